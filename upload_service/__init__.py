@@ -1,0 +1,1 @@
+"""Receives zips of model apps, checks them, builds them and announces them."""

@@ -1,0 +1,104 @@
+"""The `Builder` protocol: turns a checked zip and a plan into what a runtime can start."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from modelyard.domain.plan import Plan
+
+Log = Callable[[str], None]
+"""Takes one line of the build's log, without its newline, as it is printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is built.
+
+    Args:
+        version_id: Names the folder of the unpacked code.
+        archive: The kept zip.
+        label: `username/model_name`.
+    """
+
+    version_id: str
+    archive: Path
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was built: the reference that a runtime starts by, and the bytes it takes."""
+
+    reference: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What verification saw: seconds to ready, peak memory, and the address that the app listens on."""
+
+    boot_s: float
+    peak_bytes: int
+    host: str
+    port: int
+
+
+class BuildError(Exception):
+    """The build ends `failed`: a stable code, what went wrong, and the mend."""
+
+    def __init__(self, code: str, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.mend = mend
+
+
+class BuildCancelledError(Exception):
+    """The build was told to end: its version was deleted, its lease is lost, or the process is stopping."""
+
+
+class Builder(Protocol):
+    """The same source and plan give the same reference; cancel and time-out leave nothing."""
+
+    runtime_name: str
+    """The runtime that starts what this builds: `process` or `docker`."""
+
+    def unpack(self, source: Source, plan: Plan, log: Log) -> None:
+        """Put the app's files where the runtime finds them by version id; repeated, it begins anew."""
+
+    def lock(self, plan: Plan, log: Log) -> str:
+        """Resolve the plan's requirements and its server into a lock with hashes, and return the lock's text.
+
+        Raises:
+            BuildError: `dependency_not_found`, `dependencies_conflict`, `needs_sdist`, `index_unreachable`.
+        """
+
+    def reference(self, lock: str, source: Source) -> str:
+        """The reference that `install` will build for this lock; written to the build's row before the cache is looked into."""
+
+    def install(self, reference: str, lock: str, log: Log) -> Built:
+        """Build the environment of this lock, or find it built.
+
+        Raises:
+            BuildError: `install_failed`, `disk_full`.
+        """
+
+    def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
+        """Boot the app once under its limits and wait until it is ready; nothing of it is left running.
+
+        Raises:
+            BuildError: `never_ready`, `crashed_at_start`, `oom_killed`.
+        """
+
+    def remove_code(self, version_id: str) -> int:
+        """Remove a version's unpacked files and return the bytes freed; unknown: 0."""
+
+    def remove(self, reference: str) -> int:
+        """Remove what was built and return the bytes freed; unknown: 0. The caller has counted references."""
+
+    def list(self) -> list[str]:
+        """The references that exist, half-built ones not among them."""
+
+    def list_code(self) -> list[str]:
+        """The version ids whose files are unpacked, half-unpacked ones among them."""
