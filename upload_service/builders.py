@@ -1,14 +1,24 @@
 """The `Builder` protocol: turns a checked zip and a plan into what a runtime can start."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from modelyard.domain.plan import Plan
 
-Log = Callable[[str], None]
-"""Takes one line of the build's log, without its newline, as it is printed."""
+
+class Log(Protocol):
+    """The log of one build, and the word that it must end."""
+
+    def __call__(self, line: str) -> None:
+        """Keep one line, without its newline, as it is printed."""
+
+    def check(self) -> None:
+        """Return while the build may go on.
+
+        Raises:
+            BuildCancelledError: It must end now, and leave nothing.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +107,8 @@ class Builder(Protocol):
     def remove(self, reference: str) -> int:
         """Remove what was built and return the bytes freed; unknown: 0. The caller has counted references."""
 
-    def list(self) -> list[str]:
+    def references(self) -> list[str]:
         """The references that exist, half-built ones not among them."""
 
-    def list_code(self) -> list[str]:
+    def code(self) -> list[str]:
         """The version ids whose files are unpacked, half-unpacked ones among them."""

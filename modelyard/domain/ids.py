@@ -64,15 +64,9 @@ def parse_model_name(text: str) -> ModelName:
     return ModelName(text)
 
 
-def parse_digest(text: str) -> Digest:
-    """The SHA-256 as a typed value.
-
-    Raises:
-        Invalid: `digest_invalid`.
-    """
-    if not _DIGEST.fullmatch(text):
-        raise Invalid("digest_invalid", "A digest is 64 lower-case hex digits.", "Pass the SHA-256 of the file.")
-    return Digest(text)
+def is_digest(text: str) -> bool:
+    """Whether the text is a SHA-256 as we write it."""
+    return bool(_DIGEST.fullmatch(text))
 
 
 def is_name(text: str) -> bool:

@@ -163,7 +163,7 @@ class Runtime(Protocol):
     def port(self, name: str) -> int:
         """The port that the app was told to listen on (`PORT`) at its last start."""
 
-    def list(self) -> list[Actual]:
+    def actual(self) -> list[Actual]:
         """All that is ours and nothing else; raises rather than return half."""
 
     def logs(self, name: str, limit_bytes: int = 65536) -> bytes:

@@ -1,0 +1,54 @@
+# Everything that is done to this project, by its verb. `make` alone lists them.
+PYTHON ?= .venv/bin/python
+BIN := $(dir $(PYTHON))
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the verbs
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: .venv ## Install the project and what its development needs into .venv
+	$(BIN)pip install -q -e '.[dev]'
+
+.venv:
+	python3 -m venv .venv
+
+.PHONY: check
+check: ## Lint, format, types, import contracts, lock
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)mypy
+	$(BIN)lint-imports
+	$(BIN)uv lock --check
+
+.PHONY: format
+format: ## Write the code in its form
+	$(BIN)ruff check --fix .
+	$(BIN)ruff format .
+
+.PHONY: test
+test: ## Run every test that needs no part beside Python
+	$(BIN)pytest
+
+.PHONY: soak
+soak: ## Run the counted tests in full; K=word picks some; results are appended to test-results/soak.txt
+	@mkdir -p test-results
+	MODELYARD_REQUIRE=all $(BIN)pytest --scale 1 $(if $(K),-k "$(K)") 2>&1 | tee -a test-results/soak.txt
+
+.PHONY: bench
+bench: ## Measure speed beside controls in the same run; results in benchmarks/results
+	$(PYTHON) -m benchmarks
+
+.PHONY: up
+up: ## Start the server on port 8080
+	$(BIN)modelyard up
+
+.PHONY: demo
+demo: ## Upload the example app, call it, print its answer
+	$(BIN)modelyard demo --once
+
+.PHONY: wheel
+wheel: ## Build the wheel into dist
+	$(BIN)uv build --wheel

@@ -1,0 +1,1 @@
+"""Who calls: the owner's key, and the browser sessions that it opens."""

@@ -1,0 +1,42 @@
+"""The owner's key: written once into the data folder, readable by its user alone."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from auth_service.keys import ApiKey, new_key, parse_key
+from modelyard.domain.errors import Invalid
+
+FILE = "owner.token"
+USERNAME = "owner"
+
+
+def owner_key(folder: Path) -> ApiKey:
+    """The key of this data folder; made, and put on disk, where there is none yet.
+
+    Raises:
+        Invalid: `owner_token_unsafe`, other users can read the file; `owner_token_broken`, it holds no key.
+    """
+    path = folder / FILE
+    # Two processes may start at once on an empty folder: the link, not the write, decides whose key it is.
+    if not path.exists():
+        _write(path, new_key())
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise Invalid("owner_token_unsafe", f"Other users of this machine can read {path}.", f"Run: chmod 600 {path}")
+    key = parse_key(path.read_text().strip())
+    if key is None:
+        raise Invalid("owner_token_broken", f"{path} holds no key.", "Remove the file; the next start writes a new key.")
+    return key
+
+
+def _write(path: Path, key: ApiKey) -> None:
+    fresh = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.text + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    with suppress(FileExistsError):
+        os.link(fresh, path)
+    fresh.unlink()

@@ -1,0 +1,142 @@
+"""Header rules in both directions: what of a call reaches the app, and what of its answer reaches the caller."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gateway.locations import Place, rewrite
+
+Fields = list[tuple[bytes, bytes]]
+
+# RFC 9110 7.6.1, and the older ones that clients still send.
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
+
+# `host` and the body's length are written anew; `expect` was answered here.
+_NOT_TO_APP = _HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"cookie",
+    b"authorization",
+    b"forwarded",
+    b"x-request-id",
+    b"http2-settings",
+}
+_NOT_TO_APP_BEGIN = (b"proxy-", b"x-forwarded-", b"x-modelyard-")
+
+# An uploaded app answers on the origin of the console: it may set nothing that holds for that origin as a whole,
+# nothing that a proxy before us would obey, and nothing that the platform says in its own name.
+_NOT_TO_CALLER = _HOP_BY_HOP | {
+    b"accept-ch",
+    b"alt-svc",
+    b"clear-site-data",
+    b"content-security-policy",
+    b"content-security-policy-report-only",
+    b"critical-ch",
+    b"nel",
+    b"public-key-pins",
+    b"refresh",
+    b"report-to",
+    b"reporting-endpoints",
+    b"service-worker-allowed",
+    b"set-cookie",
+    b"set-cookie2",
+    b"set-login",
+    b"strict-transport-security",
+    b"x-content-type-options",
+    b"x-request-id",
+    b"x-sendfile",
+}
+_NOT_TO_CALLER_BEGIN = (b"access-control-", b"proxy-", b"x-accel-", b"x-modelyard-")
+_ALWAYS: Fields = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
+_POINTERS = frozenset({b"location", b"content-location"})
+_BODYLESS = frozenset({204, 304})
+_TOKEN = re.compile(rb"[^,\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What the app is told about the call, beside the caller's own headers.
+
+    Args:
+        host: `Host` as the caller wrote it.
+        client: The address that the call came from; empty where it has none.
+    """
+
+    request_id: str
+    user: str
+    version: int
+    client: str
+    scheme: str
+    host: bytes
+    prefix: bytes
+
+
+def to_app(incoming: Iterable[tuple[bytes, bytes]], caller: Caller) -> Fields:
+    """The header fields of the call as the app gets them, without those that frame the body.
+
+    Args:
+        incoming: Names in lower case, as ASGI has them.
+        caller: What is written in the platform's own fields.
+    """
+    fields: Fields = [
+        (b"host", caller.host),
+        (b"x-request-id", caller.request_id.encode("latin-1")),
+        (b"x-modelyard-user", caller.user.encode("latin-1")),
+        (b"x-modelyard-version", b"%d" % caller.version),
+        (b"x-forwarded-for", caller.client.encode("latin-1")),
+        (b"x-forwarded-proto", caller.scheme.encode("latin-1")),
+        (b"x-forwarded-host", caller.host),
+        (b"x-forwarded-prefix", caller.prefix),
+    ]
+    passed = [(name, value) for name, value in incoming if _reaches_app(name)]
+    return fields + _without_named(passed, [value for name, value in incoming if name == b"connection"])
+
+
+def to_caller(status: int, answered: Fields, place: Place) -> Fields:
+    """The header fields of the app's answer as the caller gets them.
+
+    Args:
+        status: Of the app's answer.
+        answered: Names as the app wrote them.
+        place: Where the answer comes from, for `Location`.
+    """
+    fields: Fields = []
+    connection: list[bytes] = []
+    for written, value in answered:
+        name = written.lower()
+        if name == b"connection":
+            connection.append(value)
+        elif name in _POINTERS:
+            pointer = rewrite(value, place)
+            if pointer is not None:
+                fields.append((name, pointer))
+        # A 304 may say the length of what it does not send; servers would wait for that body.
+        elif _reaches_caller(name) and not (name == b"content-length" and status in _BODYLESS):
+            fields.append((name, value))
+    return _without_named(fields, connection) + _ALWAYS
+
+
+def server_timing(timings: Mapping[str, float]) -> tuple[bytes, bytes]:
+    """The `Server-Timing` field (https://www.w3.org/TR/server-timing/) for durations in seconds, written in milliseconds."""
+    entries = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings.items())
+    return b"server-timing", entries.encode("latin-1")
+
+
+@lru_cache(maxsize=1024)
+def _reaches_app(name: bytes) -> bool:
+    # CGI and WSGI read `_` and `-` as the same, so that `x_modelyard_user` would pass for ours.
+    plain = name.replace(b"_", b"-")
+    return plain not in _NOT_TO_APP and not plain.startswith(_NOT_TO_APP_BEGIN)
+
+
+@lru_cache(maxsize=1024)
+def _reaches_caller(name: bytes) -> bool:
+    return name not in _NOT_TO_CALLER and not name.startswith(_NOT_TO_CALLER_BEGIN)
+
+
+def _without_named(fields: Fields, connection: list[bytes]) -> Fields:
+    """The fields but those that a `Connection` field names; the length of the body is never one of them."""
+    named = {token.lower() for value in connection for token in _TOKEN.findall(value)} - {b"keep-alive", b"close", b"content-length"}
+    return [(name, value) for name, value in fields if name not in named] if named else fields

@@ -1,0 +1,1 @@
+"""Starts, freezes and stops running copies of models, and owns the routes to them."""

@@ -1,0 +1,92 @@
+"""A call for a cold model: one start for all who wait, and nobody holds a thread."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from inference_service.instances import Instances
+from inference_service.lifecycle import Lifecycle
+from inference_service.routing import cold_route, route
+from modelyard.domain.errors import NotReady
+from modelyard.domain.states import InstanceState
+from modelyard.runtime.routes import Activated, Route, RouteState
+from modelyard.runtime.runtime import Runtime
+from modelyard.store import catalog
+from modelyard.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+
+class Starter:
+    """The runner's `Activation`: looks routes up, starts what is cold, hands out ways in.
+
+    Args:
+        hold_s: Seconds that a call waits for a start.
+        starts_at_once: Starts that run at the same time; more wait in line.
+    """
+
+    def __init__(self, database: Database, runtime: Runtime, lifecycle: Lifecycle, instances: Instances, hold_s: float, starts_at_once: int) -> None:
+        self._database = database
+        self._runtime = runtime
+        self._lifecycle = lifecycle
+        self._instances = instances
+        self._hold_s = hold_s
+        self._starts: dict[str, asyncio.Future[Activated]] = {}
+        self._phases: dict[str, str] = {}
+        self._starters = ThreadPoolExecutor(starts_at_once, thread_name_prefix="start")
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="lookup")
+
+    async def lookup(self, owner: str, name: str) -> Route | None:
+        """The route as the rows have it: also of a version whose event is still on its way."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._lookup, owner, name)
+
+    async def activate(self, model_id: str) -> Activated:
+        """The running route; the first caller begins the start, the others join it."""
+        begun = self._starts.get(model_id)
+        if begun is None:
+            begun = asyncio.get_running_loop().run_in_executor(self._starters, self._start, model_id, time.monotonic())
+            self._starts[model_id] = begun
+            begun.add_done_callback(lambda ended: self._forget(model_id, ended))
+        # Shielded: a caller that goes away, or has waited long enough, does not end the start of the others.
+        done, _ = await asyncio.wait([begun], timeout=self._hold_s)
+        if not done:
+            phase = self._phases.get(model_id, "queue")
+            raise NotReady(
+                "model_starting", "The model is still starting.", "Call again after the pause.", extra={"state": "starting", "phase": phase}, retry_after_s=1
+            )
+        return begun.result()
+
+    async def sockets(self, instance: str, start: int, count: int, *, v6: bool = False) -> list[socket.socket]:
+        """Sockets of the instance's own network; asked for in a thread, as its holder may be slow."""
+        ask: Callable[[], list[socket.socket]] = lambda: self._runtime.dial(instance, start, count, v6=v6)  # noqa: E731
+        return await asyncio.get_running_loop().run_in_executor(self._readers, ask)
+
+    def close(self) -> None:
+        """Wait for the starts that run."""
+        self._starters.shutdown()
+        self._readers.shutdown()
+
+    def _forget(self, model_id: str, ended: "asyncio.Future[Activated]") -> None:
+        self._starts.pop(model_id, None)
+        self._phases.pop(model_id, None)
+        if not ended.cancelled() and (error := ended.exception()):
+            # Everybody may have stopped waiting: asked for here, so that it is never "never retrieved".
+            log.info("start failed", model=model_id, error=str(error))
+
+    def _start(self, model_id: str, asked_at: float) -> Activated:
+        with self._lifecycle.held(model_id, wait=True):
+            waited = time.monotonic() - asked_at
+            began = self._lifecycle.start(model_id, lambda phase: self._phases.__setitem__(model_id, phase))
+            return Activated(began.route, {"queue": waited, **began.timings}) if began.timings else began
+
+    def _lookup(self, owner: str, name: str) -> Route | None:
+        with self._database.read() as session:
+            version = catalog.serving_by_name(session, owner, name)
+            if version is None:
+                return None
+            running = catalog.instance_state(session, version.version_id) is InstanceState.RUNNING
+        return route(version, self._instances.where(version), RouteState.RUNNING) if running else cold_route(version)

@@ -1,0 +1,167 @@
+"""Starts, freezes and stops instances: one thread at a time for each model, the route always written before the act."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from inference_service.instances import Instances, Running, failed
+from inference_service.repository import instance_name
+from inference_service.routing import cold_route, route
+from modelyard.domain.errors import NotFound, Unavailable
+from modelyard.domain.states import ExitReason, InstanceState, VersionState
+from modelyard.runtime.probe import NeverReadyError, wait_ready
+from modelyard.runtime.routes import Activated, RouteRemoved, Routes, RouteState
+from modelyard.runtime.runtime import ActualState, InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
+from modelyard.store import catalog
+from modelyard.store.catalog import ServingVersion, VersionFact
+from modelyard.store.database import Database
+
+Phase = Callable[[str], None]
+"""Is told each phase of a start: `create`, `boot`, `ready`."""
+
+
+class Lifecycle:
+    """The only one that acts on app instances.
+
+    Args:
+        grace_s: Seconds between SIGTERM and SIGKILL.
+        stopping: True once the process drains.
+    """
+
+    def __init__(self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, grace_s: float, stopping: Callable[[], bool]) -> None:
+        self._database = database
+        self._runtime = runtime
+        self._routes = routes
+        self._instances = instances
+        self._grace_s = grace_s
+        self._stopping = stopping
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks_guard = threading.Lock()
+
+    @contextmanager
+    def held(self, model_id: str, *, wait: bool) -> Iterator[bool]:
+        """Hold the model; without `wait`, False where another thread does."""
+        with self._locks_guard:
+            lock = self._locks[model_id]
+        got = lock.acquire(blocking=wait)
+        try:
+            yield got
+        finally:
+            if got:
+                lock.release()
+
+    def start(self, model_id: str, phase: Phase) -> Activated:
+        """Make the serving version run, and write its route; the caller holds the model.
+
+        Raises:
+            NotFound: Nothing serves.
+            NotReady: It failed, or its back-off is not over.
+            Unavailable: The sandbox could not be made.
+        """
+        with self._database.read() as session:
+            version = catalog.serving_by_id(session, model_id)
+        if version is None:
+            raise NotFound
+        began = time.monotonic()
+        match self._instances.begin(version):
+            case InstanceState.STARTING:
+                timings = self._boot(version, phase)
+            case InstanceState.FROZEN:
+                self._runtime.thaw(instance_name(version.version_id))
+                self._instances.thawed(_fact(version))
+                timings = {"thaw": time.monotonic() - began}
+            case _:
+                self._check_up(version)
+                timings = {}
+        live = route(version, self._instances.where(version), RouteState.RUNNING)
+        self._routes.apply([live])
+        return Activated(live, timings)
+
+    def freeze(self, version: ServingVersion) -> bool:
+        """Freeze it, unless a call came meanwhile; the caller holds the model."""
+        if not self._close(version):
+            return False
+        self._runtime.freeze(instance_name(version.version_id))
+        self._instances.frozen(_fact(version))
+        self._routes.apply([cold_route(version)])
+        return True
+
+    def stop_idle(self, version: ServingVersion) -> bool:
+        """Stop it, unless a call came meanwhile; the caller holds the model."""
+        if not self._close(version):
+            return False
+        self._end(_fact(version), ExitReason.IDLE)
+        self._routes.apply([cold_route(version)])
+        return True
+
+    def stop_replaced(self, fact: VersionFact) -> None:
+        """Stop what serves no more; the caller holds the model and saw it drained."""
+        self._end(fact, ExitReason.REPLACED)
+
+    def remove_route(self, fact: VersionFact) -> None:
+        """Take the route of a deleted version from the door, unless another version has it; the caller holds the model."""
+        with self._database.read() as session:
+            serving = catalog.serving_by_id(session, fact.model_id)
+        self._routes.apply([cold_route(serving) if serving else RouteRemoved(fact.model_id, fact.owner, fact.name)])
+
+    def retire(self, fact: VersionFact) -> None:
+        """End what is left of a deleted version, and say so; the caller holds the model and took its route away."""
+        name = instance_name(fact.version_id)
+        self._end(fact, ExitReason.DELETED)
+        self._runtime.remove(name)
+        self._instances.retire(fact)
+
+    def _check_up(self, version: ServingVersion) -> None:
+        # The row says that it runs; the reconciler may not have seen yet that it does not.
+        name = instance_name(version.version_id)
+        actual = next((each for each in self._runtime.actual() if each.name == name), None)
+        if actual is None or actual.state is not ActualState.RUNNING:
+            reason = (actual.reason if actual else None) or ExitReason.CRASHED
+            detail = actual.detail if actual else ""
+            self._routes.apply([cold_route(version)])
+            wait_s = self._instances.crashed(_fact(version), reason, detail)
+            raise failed(reason, detail, wait_s)
+
+    def _close(self, version: ServingVersion) -> bool:
+        # The route is written before in-flight is read, and the door counts a call before it reads the route: either the
+        # door sees the closing route and asks for a start, or its call is seen here.
+        running = self._instances.where(version)
+        self._routes.apply([route(version, running, RouteState.CLOSING)])
+        if self._routes.stats(version.model_id).in_flight:
+            self._routes.apply([route(version, running, RouteState.RUNNING)])
+            return False
+        return True
+
+    def _end(self, fact: VersionFact, reason: ExitReason) -> None:
+        self._runtime.stop(instance_name(fact.version_id), self._grace_s)
+        self._instances.stopped(fact, reason)
+
+    def _boot(self, version: ServingVersion, phase: Phase) -> dict[str, float]:
+        name = instance_name(version.version_id)
+        spec = InstanceSpec(name, Role.APP, version.version_id, version.reference, version.plan, f"{version.owner}/{version.name}")
+        marks = [time.monotonic()]
+        try:
+            phase("create")
+            self._runtime.create(spec)
+            start = self._runtime.start(name)
+            marks.append(time.monotonic())
+            phase("boot")
+            address = wait_ready(self._runtime, name, start, version.plan, version.plan.limits.start_deadline_s, self._stopping)
+            marks.append(time.monotonic())
+        except NeverReadyError as error:
+            self._runtime.stop(name, 0)
+            wait_s = self._instances.crashed(_fact(version), error.reason, error.detail)
+            raise failed(error.reason, error.detail, wait_s) from error
+        except (StartError, NoSuchInstanceError) as error:
+            self._runtime.stop(name, 0)
+            self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE)
+            raise Unavailable("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.", retry_after_s=5) from error
+        phase("ready")
+        self._instances.started(version, Running(start, address.host, address.port), marks[-1] - marks[0])
+        return {"create": marks[1] - marks[0], "boot": marks[2] - marks[1], "ready": time.monotonic() - marks[2]}
+
+
+def _fact(version: ServingVersion) -> VersionFact:
+    return VersionFact(version.version_id, version.model_id, version.owner, version.name, version.number, VersionState.READY)

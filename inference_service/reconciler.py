@@ -1,0 +1,115 @@
+"""Makes what runs equal what is wanted: compares rows with what the runtime lists, and acts on the difference.
+
+Level-triggered: it looks at the whole, whatever it was told before. If either side cannot be read in full it
+raises, and nothing is touched.
+"""
+
+import time
+
+import structlog
+
+from inference_service import repository
+from inference_service.instances import Instances
+from inference_service.lifecycle import Lifecycle
+from inference_service.routing import cold_route
+from modelyard.domain.states import ExitReason, VersionState
+from modelyard.runtime.routes import Routes
+from modelyard.runtime.runtime import Actual, ActualState, Role, Runtime
+from modelyard.store import catalog
+from modelyard.store.catalog import VersionFact
+from modelyard.store.database import Database
+from modelyard.store.tables import InstanceRow
+
+DRAIN_S = 30.0
+"""The longest that calls in flight hold up the end of what they call."""
+
+log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Ends what is not wanted, records what ended by itself, retires what is deleted."""
+
+    def __init__(self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, lifecycle: Lifecycle) -> None:
+        self._database = database
+        self._runtime = runtime
+        self._routes = routes
+        self._instances = instances
+        self._lifecycle = lifecycle
+        self._draining: dict[str, float] = {}
+
+    def step(self) -> bool:
+        """Look once."""
+        actual = {each.name: each for each in self._runtime.actual() if each.role is Role.APP}
+        with self._database.read() as session:
+            rows = repository.live(session)
+            facts = {row.name: catalog.version_fact(session, row.version_id) for row in rows}
+            deleted = [fact for each in catalog.deleting(session) if not catalog.is_retired(session, each) and (fact := catalog.version_fact(session, each))]
+        for row in rows:
+            fact = facts[row.name]
+            if fact is not None and fact.state is VersionState.READY:
+                self._reconcile(row, fact, actual.get(row.name))
+        for fact in deleted:
+            self._retire(fact)
+        self._remove_strangers(actual)
+        self._forget_retired()
+        return False
+
+    def _reconcile(self, row: InstanceRow, fact: VersionFact, actual: Actual | None) -> None:
+        with self._lifecycle.held(row.model_id, wait=False) as got:
+            # Somebody who holds the model is about to change it; the next look sees what became of it.
+            if not got or not self._is_still(row):
+                return
+            if actual is None:
+                self._cool(fact)
+                self._instances.stopped(fact, ExitReason.RUNNER_GONE)
+            elif actual.state is ActualState.EXITED:
+                self._cool(fact)
+                self._instances.crashed(fact, actual.reason or ExitReason.CRASHED, actual.detail)
+            elif not row.wanted and self._is_drained(fact):
+                self._lifecycle.stop_replaced(fact)
+
+    def _retire(self, fact: VersionFact) -> None:
+        with self._lifecycle.held(fact.model_id, wait=False) as got:
+            if not got:
+                return
+            self._lifecycle.remove_route(fact)
+            if self._is_drained(fact):
+                self._lifecycle.retire(fact)
+                log.info("retired", model=f"{fact.owner}/{fact.name}", version=fact.number)
+
+    def _cool(self, fact: VersionFact) -> None:
+        with self._database.read() as session:
+            serving = catalog.serving_by_id(session, fact.model_id)
+        if serving is not None:
+            self._routes.apply([cold_route(serving)])
+
+    def _is_still(self, row: InstanceRow) -> bool:
+        with self._database.read() as session:
+            now = repository.find(session, row.version_id)
+            return now is not None and (now.state, now.start) == (row.state, row.start)
+
+    def _is_drained(self, fact: VersionFact) -> bool:
+        since = self._draining.setdefault(fact.version_id, time.monotonic())
+        drained = not self._routes.stats(fact.model_id).in_flight or time.monotonic() - since >= DRAIN_S
+        if drained:
+            del self._draining[fact.version_id]
+        return drained
+
+    def _remove_strangers(self, actual: dict[str, Actual]) -> None:
+        with self._database.read() as session:
+            strangers = [each for each in actual.values() if catalog.version_fact(session, each.version_id) is None]
+        for each in strangers:
+            self._runtime.remove(each.name)
+
+    def _forget_retired(self) -> None:
+        with self._database.read() as session:
+            if not any(self._is_over(catalog.version_fact(session, row.version_id)) for row in repository.retired(session)):
+                return
+        with self._database.write() as session:
+            for row in repository.retired(session):
+                if self._is_over(catalog.version_fact(session, row.version_id)):
+                    session.delete(row)
+
+    @staticmethod
+    def _is_over(fact: VersionFact | None) -> bool:
+        return fact is None or fact.state is VersionState.DELETED

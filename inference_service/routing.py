@@ -1,0 +1,37 @@
+"""Routes: a pure function of a version and of where it runs."""
+
+from inference_service.instances import Running
+from inference_service.repository import instance_name
+from modelyard.runtime.routes import Route, RouteState
+from modelyard.store.catalog import ServingVersion
+
+OUR_KEEP_ALIVE_S = 30.0
+"""Servers that we start keep idle connections for 75 s."""
+FOREIGN_KEEP_ALIVE_S = 1.0
+"""Others may close an idle connection at any time; most keep it for some seconds."""
+NOWHERE = Running(0, "127.0.0.1", 0)
+
+
+def route(version: ServingVersion, running: Running, state: RouteState) -> Route:
+    """The route of a version that runs there."""
+    limits = version.plan.limits
+    return Route(
+        model_id=version.model_id,
+        owner=version.owner,
+        name=version.name,
+        version_id=version.version_id,
+        version=version.number,
+        state=state,
+        instance=instance_name(version.version_id),
+        start=running.start,
+        host=running.host,
+        port=running.port,
+        timeout_s=limits.timeout_s,
+        max_body_bytes=limits.max_body_bytes,
+        keep_alive_s=FOREIGN_KEEP_ALIVE_S if version.plan.server == "command" else OUR_KEEP_ALIVE_S,
+    )
+
+
+def cold_route(version: ServingVersion) -> Route:
+    """The route of a version that must be started first."""
+    return route(version, NOWHERE, RouteState.COLD)

@@ -1,0 +1,13 @@
+"""Runs the migrations over one connection, as Alembic asks of every project."""
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from modelyard.store.tables import Row
+
+engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=Row.metadata, render_as_batch=True, compare_type=True)
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()

@@ -1,0 +1,1 @@
+"""Events on their way: the protocol, and the bus that lives in the database."""

@@ -1,0 +1,155 @@
+"""The command that checks this machine: each part ok, warn or fail, with its mend."""
+
+import shutil
+import socket
+import sqlite3
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from modelyard.cli.command import Reach, command
+from modelyard.cli.failures import ExitCode
+from modelyard.cli.invocation import SERVER_FILE, Invocation
+from modelyard.domain.plan import GIB
+
+if TYPE_CHECKING:
+    from modelyard.run.settings import Settings
+    from modelyard.runtime.runtime import Report
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_SQLITE = (3, 35)
+SCARCE_BYTES, ENOUGH_BYTES = GIB, 5 * GIB
+PROBE_S = 2.0
+LATER = ("docker", "kafka", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, how it is, and what to do where it is not well."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+    mend: str = ""
+
+
+def doctor(invocation: Invocation) -> None:
+    """Check that this machine can run Modelyard; ends with 5 where it cannot.
+
+    Examples:
+      modelyard doctor
+      modelyard doctor --json
+    """
+    settings = invocation.settings()
+    checks = [check_python(sys.version_info[:3]), check_uv(), check_sqlite(sqlite3.sqlite_version_info)]
+    checks += [check_disk(settings.data), check_port(settings.host, settings.port, settings.data)]
+    checks += check_sandbox(_probed(settings), trusted=settings.trust_uploads)
+    checks += [Check(name, "ok", "not needed: it belongs to the version of several services") for name in LATER]
+    screen = invocation.screen
+    failed = any(check.state == "fail" for check in checks)
+    document = {"ok": not failed, "checks": [asdict(check) for check in checks]}
+    screen.table(document, ("part", "state", "detail"), [(check.name, check.state, check.detail) for check in checks])
+    for check in checks:
+        if check.mend:
+            screen.say(f"{check.name}. Try: {check.mend}", style="red" if check.state == "fail" else "yellow")
+    if failed:
+        raise typer.Exit(int(ExitCode.NOT_READY))
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """Whether this Python is new enough."""
+    words = ".".join(str(part) for part in version)
+    if version >= OLDEST_PYTHON:
+        return Check("python", "ok", words)
+    return Check("python", "fail", f"{words} is too old", "Install Python 3.11 or newer.")
+
+
+def check_uv() -> Check:
+    """Whether the tool that resolves and installs dependencies is there."""
+    from uv import find_uv_bin  # noqa: PLC0415 - only this check needs it
+
+    try:
+        return Check("uv", "ok", find_uv_bin())
+    except FileNotFoundError as error:
+        return Check("uv", "fail", str(error), "Install it again: pip install --force-reinstall uv")
+
+
+def check_sqlite(version: tuple[int, ...]) -> Check:
+    """Whether SQLite knows `RETURNING`, which came with 3.35."""
+    words = ".".join(str(part) for part in version)
+    if version >= OLDEST_SQLITE:
+        return Check("sqlite", "ok", words)
+    return Check("sqlite", "fail", f"{words} is older than 3.35", "Use a Python that carries a newer SQLite.")
+
+
+def check_disk(data: Path) -> Check:
+    """Whether the data folder has room."""
+    there = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    words = f"{free / GIB:.1f} GiB free at {there}"
+    if free >= ENOUGH_BYTES:
+        return Check("disk", "ok", words)
+    mend = "Free some space, or choose another disk with --data DIR."
+    return Check("disk", "warn" if free >= SCARCE_BYTES else "fail", words, mend)
+
+
+def check_port(host: str, port: int, data: Path) -> Check:
+    """Whether `up` can listen, or does so already on this data folder."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if (data / SERVER_FILE).is_file():
+                return Check("port", "ok", f"{host}:{port} is taken, and a server runs on {data}")
+            return Check("port", "fail", f"{host}:{port}: {error.strerror}", f"modelyard up --port {port + 1}")
+    return Check("port", "ok", f"{host}:{port} is free")
+
+
+def check_sandbox(report: "Report | None", *, trusted: bool) -> Iterator[Check]:
+    """Whether uploads run in a sandbox, and what is weaker here than elsewhere.
+
+    Args:
+        report: What the runtime found out; None where it took too long.
+        trusted: Whether uploads may run without a sandbox.
+    """
+    if report is None:
+        yield Check("sandbox", "fail", f"starting one took more than {PROBE_S:.0f} s", "Try again when the machine is less busy.")
+        return
+    if report.usable:
+        yield Check("sandbox", "ok", report.name)
+    else:
+        mend = report.mend or "Install bubblewrap and allow user namespaces."
+        yield Check("sandbox", "warn" if trusted else "fail", report.why, mend)
+    for note in report.notes:
+        yield Check("limits", "warn", note)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the program."""
+    command(app, "doctor", Reach.HERE)(doctor)
+
+
+def _probed(settings: "Settings") -> "Report | None":
+    from modelyard.embedded import make_runtime  # noqa: PLC0415 - loads the whole server
+
+    found: list[Report] = []
+
+    def probe() -> None:
+        runtime = make_runtime(settings)
+        try:
+            found.append(runtime.probe())
+        finally:
+            runtime.close()
+
+    # A sandbox that hangs must not hang the doctor: the thread is left behind with the process.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_S)
+    return found[0] if found else None

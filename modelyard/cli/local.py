@@ -1,0 +1,106 @@
+"""Commands on this machine's own Modelyard: up, token, migrate, config show."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelyard.cli.command import Reach, command
+from modelyard.cli.failures import ExitCode, Failure
+from modelyard.cli.invocation import Invocation
+from modelyard.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from modelyard.embedded import Running
+
+
+def up(
+    invocation: Invocation,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port. [default: 8080]", show_default=False)] = None,
+    *,
+    trust_uploads: Annotated[bool, typer.Option("--trust-uploads", help="Run uploads without a sandbox; only for your own code.")] = False,
+) -> None:
+    """Start Modelyard here, in one process, until Ctrl-C.
+
+    Examples:
+      modelyard up
+      modelyard up --port 9000 --data ./yard
+    """
+    from modelyard import embedded  # noqa: PLC0415 - loads the whole server
+
+    settings = invocation.settings(host=host, port=port, trust_uploads=trust_uploads or None)
+    screen = invocation.screen
+    code = embedded.up(settings, announce=lambda running: _announce(screen, running))
+    raise typer.Exit(code)
+
+
+def token(
+    invocation: Invocation, *, link: Annotated[bool, typer.Option("--link", help="A one-time link that signs a browser in.")] = False
+) -> None:
+    """Print the API key in use, or a one-time link for a browser.
+
+    Examples:
+      modelyard token
+      modelyard token --link
+    """
+    if link:
+        with invocation.connect() as client:
+            url = client.first_link()
+        invocation.screen.answer({"url": url}, url)
+        return
+    found = invocation.found_token()
+    if found is None:
+        raise Failure(ExitCode.NOT_READY, "no_token", f"There is no token in {invocation.folder} yet.", "modelyard up")
+    invocation.screen.answer({"token": found}, found)
+
+
+def migrate(invocation: Invocation) -> None:
+    """Bring the database to the newest schema.
+
+    Examples:
+      modelyard migrate
+      modelyard migrate --data ./yard --json
+    """
+    from modelyard.store.migrations import migrate as apply  # noqa: PLC0415 - loads the database's library
+
+    settings = invocation.settings()
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    revision = apply(settings.database_url or f"sqlite:///{settings.data / 'modelyard.db'}")
+    invocation.screen.answer({"revision": revision}, revision)
+
+
+def show_config(invocation: Invocation) -> None:
+    """Show every setting and where it came from.
+
+    Examples:
+      modelyard config show
+      modelyard config show --json
+    """
+    from modelyard.run.settings import explain  # noqa: PLC0415 - loads the settings' library
+
+    sources = explain(invocation.settings(), ("data",) if invocation.data else ())
+    document = [{"name": each.name, "value": each.value, "source": each.source} for each in sources]
+    rows = [(each.name, each.value, each.source) for each in sources]
+    invocation.screen.table(document, ("setting", "value", "source"), rows)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    command(app, "up", Reach.HERE)(up)
+    command(app, "token")(token)
+    command(app, "migrate", Reach.HERE)(migrate)
+    config = typer.Typer()
+    command(config, "show", Reach.HERE)(show_config)
+    app.add_typer(config, name="config", help="Settings and their sources.")
+
+
+def _announce(screen: Screen, running: "Running") -> None:
+    told = {"url": running.url, "first_link": running.first_link, "data": str(running.data), "warnings": list(running.warnings)}
+    for warning in running.warnings:
+        screen.say(f"warning: {warning}", style="yellow")
+    screen.answer(told, running.url)
+    screen.say(f"  open      {running.first_link}  (works once)")
+    screen.say(f"  data      {running.data}")
+    screen.say("  token     modelyard token")
+    screen.say("  upload    modelyard upload DIR")
+    screen.say("  end       Ctrl-C")

@@ -1,0 +1,1 @@
+"""Processes: services, settings, logs, start and drain."""

@@ -1,0 +1,49 @@
+"""One server a data folder: a lock that the kernel frees with the process, and a file that says where the server answers."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelyard.domain.errors import Conflict
+
+
+class FolderLock:
+    """Holds `DIR/lock` for the length of a `with` block.
+
+    Raises:
+        Conflict: `data_folder_in_use`, naming the other server's process and address.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._told = folder / "server.json"
+        self._file = (folder / "lock").open("a")
+
+    def __enter__(self) -> Self:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise self._in_use() from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._told.unlink(missing_ok=True)
+        self._file.close()
+
+    def tell(self, url: str) -> None:
+        """Write where the server answers, for the command line."""
+        fresh = self._told.with_suffix(".new")
+        fresh.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+        fresh.replace(self._told)
+
+    def _in_use(self) -> Conflict:
+        try:
+            other = json.loads(self._told.read_text())
+            where = f"process {other['pid']} at {other['url']}"
+        except (OSError, ValueError, KeyError):
+            where = "a process that is just starting or ending"
+        return Conflict("data_folder_in_use", f"Another server uses {self._folder}: {where}.", "Use that one, or another folder: modelyard up --data DIR")

@@ -1,0 +1,104 @@
+"""One process: starts the services' loops and the web server, and drains both on a signal."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import structlog
+import uvicorn
+
+from modelyard.run.service import Kernel, Loop, Service
+from modelyard.web.access import Asgi
+
+DRAIN_S = 10
+PAUSES_S = (0.2, 1.0, 5.0)
+"""Pauses after the first, the second and every later failure in a row of a loop's step."""
+
+log = structlog.get_logger(__name__)
+
+
+class Process:
+    """Services that run together.
+
+    Args:
+        app: The ASGI application over all services' routes.
+        listener: The bound socket that it answers on.
+    """
+
+    def __init__(self, kernel: Kernel, services: Sequence[Service], app: Asgi, listener: socket.socket) -> None:
+        self._kernel = kernel
+        self._services = services
+        self._listener = listener
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=DRAIN_S,
+            backlog=4096,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        self._server = uvicorn.Server(config)
+        self._threads: list[threading.Thread] = []
+
+    def run(self, announce: Callable[[], None]) -> None:
+        """Start everything, call `announce` when it answers, and return when a signal or `stop` has ended it."""
+        for service in self._services:
+            for loop in service.loops:
+                self._threads += [
+                    threading.Thread(target=self._turn, args=(loop,), name=f"{service.name}:{loop.name}:{n}") for n in range(loop.threads)
+                ]
+        for thread in self._threads:
+            thread.start()
+        threading.Thread(target=self._announce, args=(announce,), daemon=True).start()
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self._drain()
+
+    def stop(self) -> None:
+        """Ask the process to drain; returns at once."""
+        self._kernel.stopping.set()
+        self._server.should_exit = True
+
+    def _announce(self, announce: Callable[[], None]) -> None:
+        while not self._server.started and not self._server.should_exit:
+            time.sleep(0.005)
+        if self._server.started:
+            announce()
+        # A signal sets uvicorn's flag alone; whoever waits inside a request must hear of it too.
+        while not self._server.should_exit:
+            self._kernel.stopping.wait(0.2)
+        self._kernel.stopping.set()
+
+    def _turn(self, loop: Loop) -> None:
+        failures = 0
+        while not self._kernel.stopping.is_set():
+            seen = self._kernel.bell.count(loop.channel)
+            try:
+                again, failures = loop.step(), 0
+            except Exception:
+                log.exception("loop failed", loop=loop.name)
+                self._kernel.stopping.wait(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
+                failures += 1
+                continue
+            if not again and not self._kernel.stopping.is_set():
+                self._kernel.bell.wait(loop.channel, seen, loop.every_s)
+
+    def _drain(self) -> None:
+        self._kernel.stopping.set()
+        for service in self._services:
+            for loop in service.loops:
+                self._kernel.bell.ring(loop.channel)
+        for thread in self._threads:
+            thread.join()
+        for service in self._services:
+            service.close()
+        with suppress(OSError):
+            self._listener.close()
+        self._kernel.database.close()

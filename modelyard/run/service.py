@@ -1,0 +1,59 @@
+"""What a role hands to a process: its routes, its loops and its readiness checks; and the kernel that it is given."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+
+from modelyard.run.settings import Settings
+from modelyard.store.blobs import FolderBlobs
+from modelyard.store.database import Database
+from modelyard.store.doorbell import Doorbell
+from modelyard.web.access import Asgi
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What every service is made of."""
+
+    settings: Settings
+    database: Database
+    blobs: FolderBlobs
+    bell: Doorbell
+    clock: Callable[[], float]
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the process begins to drain: whoever waits for long looks at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Work that goes on for as long as the process runs, in a thread of its own.
+
+    Args:
+        step: Does what there is to do; True where there is more, so that it is called again at once.
+        channel: The doorbell's channel that wakes it.
+        every_s: The longest time between two steps.
+        threads: How many threads run it.
+    """
+
+    name: str
+    step: Callable[[], bool]
+    channel: str
+    every_s: float
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One role of one service."""
+
+    name: str
+    told_as: str = ""
+    """The name in `/health`; empty for a part that nobody outside knows."""
+    routers: Sequence[APIRouter] = ()
+    mounts: Mapping[str, Asgi] = field(default_factory=dict)
+    loops: Sequence[Loop] = ()
+    ready: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None
+    """Called once the loops have ended."""

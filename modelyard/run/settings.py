@@ -1,0 +1,189 @@
+"""Every setting, typed once: flag > `MODELYARD_*` > `DIR/settings.toml` > default."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from modelyard.domain.errors import Invalid
+from modelyard.domain.plan import GIB, MIB
+
+
+class _HostTools(BaseSettings):
+    """What this machine's package tools were told; the defaults of the build's settings."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    index_url: str | None = Field(default=None, validation_alias=AliasChoices("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"))
+    ca_bundle: Path | None = Field(default=None, validation_alias=AliasChoices("SSL_CERT_FILE", "PIP_CERT"))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UploadSettings(_Part):
+    """What is taken in."""
+
+    max_bytes: int = Field(default=500_000_000, ge=1024)
+    """The largest zip."""
+    reserve_bytes: int = Field(default=512 * MIB, ge=0)
+    """Bytes that stay free on the data folder's disk; below it uploads get 507."""
+    staging_grace_s: float = Field(default=900.0, gt=0)
+    """Seconds after which a staging file that nobody writes to is removed."""
+
+
+class BuildSettings(_Part):
+    """How versions are built."""
+
+    index_url: str | None = Field(default_factory=lambda: _HostTools().index_url)
+    """The one package index; the public one where it is not set."""
+    ca_bundle: Path | None = Field(default_factory=lambda: _HostTools().ca_bundle)
+    torch_index_url: str | None = None
+    """Where torch comes from, if not from the index."""
+    concurrency: int = Field(default=2, ge=1)
+    lease_s: float = Field(default=15.0, gt=0)
+    step_timeout_s: float = Field(default=900.0, gt=0)
+
+
+class RunSettings(_Part):
+    """How instances are started and ended."""
+
+    hold_s: float = Field(default=30.0, gt=0)
+    """Seconds that a call waits for a start before it gets 503."""
+    starts_at_once: int = Field(default=4, ge=1)
+    grace_s: float = Field(default=10.0, ge=0)
+    """Seconds between SIGTERM and SIGKILL."""
+    look_every_s: float = Field(default=1.0, gt=0)
+    """Seconds between two looks of the reconciler and of the idler, where nothing rings."""
+
+
+class CeilingSettings(_Part):
+    """The most that an app's own settings may ask for."""
+
+    memory_bytes: int = 4 * GIB
+    cpus: float = 2.0
+    timeout_s: float = 600.0
+    max_body_bytes: int = GIB
+    stop_s: float = 86400.0
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_", env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    data: Path = Field(default_factory=lambda: user_data_path("modelyard"))
+    """The folder that holds everything."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    hosts: tuple[str, ...] = ()
+    """Further host names that this server answers for."""
+    database_url: str | None = None
+    """SQLAlchemy URL; a SQLite file in the data folder where it is not set."""
+    trust_uploads: bool = False
+    """Run uploads without a sandbox; only for code that is your own."""
+    log_level: str = "info"
+    upload: UploadSettings = UploadSettings()
+    build: BuildSettings = Field(default_factory=BuildSettings)
+    run: RunSettings = RunSettings()
+    ceilings: CeilingSettings = CeilingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the data folder's file."""
+        return init_settings, env_settings, _file_source(settings_cls, _data_folder(init_settings(), env_settings()))
+
+
+@dataclass(frozen=True, slots=True)
+class SettingSource:
+    """One setting as it is in force, and where it came from: `flag`, `environment`, the file's path, or `default`."""
+
+    name: str
+    value: str
+    source: str
+
+
+def load_settings(data: Path | None = None, **overrides: object) -> Settings:
+    """The settings in force.
+
+    Args:
+        data: The data folder, where a flag named it.
+        overrides: What other flags said, by dotted name (`upload.max_bytes`); None means not said.
+
+    Raises:
+        Invalid: `setting_invalid`, naming each setting that is wrong.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - named only where it is caught
+
+    try:
+        return Settings(**_nested(data, overrides))
+    except ValidationError as error:
+        wrong = [{"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]} for each in error.errors(include_url=False)]
+        words = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
+        raise Invalid("setting_invalid", f"A setting is wrong: {words}.", "See `modelyard config show` for names and sources.", errors=wrong) from error
+
+
+def explain(settings: Settings, flags: tuple[str, ...] = ()) -> list[SettingSource]:
+    """Every setting with its value and where it came from, by name."""
+    environment = _flat(EnvSettingsSource(Settings)())
+    file = settings.data / "settings.toml"
+    in_file = _flat(_file_source(Settings, settings.data)())
+    said = set(flags)
+
+    def source(name: str) -> str:
+        if name in said:
+            return "flag"
+        if name in environment:
+            return "environment"
+        return str(file) if name in in_file else "default"
+
+    return [SettingSource(name, _shown(value), source(name)) for name, value in sorted(_flat(settings.model_dump()).items())]
+
+
+def _shown(value: object) -> str:
+    text = "" if value is None else str(value)
+    # A URL may carry a password; nothing between `//` and `@` is for other people's eyes.
+    scheme, mark, rest = text.partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if mark and "@" in rest else text
+
+
+def _nested(data: Path | None, overrides: dict[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {} if data is None else {"data": data}
+    for dotted, value in overrides.items():
+        if value is None:
+            continue
+        *path, last = dotted.split(".")
+        here = tree
+        for part in path:
+            here = here.setdefault(part, {})
+        here[last] = value
+    return tree
+
+
+def _data_folder(flags: dict[str, Any], environment: dict[str, Any]) -> Path:
+    return Path(flags.get("data") or environment.get("data") or user_data_path("modelyard"))
+
+
+def _file_source(settings_cls: type[BaseSettings], data: Path) -> TomlConfigSettingsSource:
+    return TomlConfigSettingsSource(settings_cls, toml_file=data / "settings.toml")
+
+
+def _flat(tree: dict[str, Any], before: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[before + name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""What is kept: rows, events on their way out, leases and files."""

@@ -1,0 +1,109 @@
+"""Named read-only selects for services that do not own the tables they read."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from modelyard.domain.plan import Plan
+from modelyard.domain.states import InstanceState, VersionState
+from modelyard.store.tables import InstanceRow, ModelRow, VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class ServingVersion:
+    """The version that answers a model's calls, with what is needed to start it."""
+
+    model_id: str
+    owner: str
+    name: str
+    version_id: str
+    number: int
+    reference: str
+    host: str
+    port: int
+    plan: Plan
+
+
+def serving_by_name(session: Session, owner: str, name: str) -> ServingVersion | None:
+    """What serves this name: the ready version with the highest number; None where there is none."""
+    return _serving(session, _ready_versions().where(ModelRow.owner == owner, ModelRow.name == name))
+
+
+def serving_by_id(session: Session, model_id: str) -> ServingVersion | None:
+    """As `serving_by_name`, by the model's id."""
+    return _serving(session, _ready_versions().where(ModelRow.id == model_id))
+
+
+def serving_all(session: Session) -> list[ServingVersion]:
+    """What serves each model that has a ready version."""
+    newest = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state == VersionState.READY)
+    top = newest.group_by(VersionRow.model_id).subquery()
+    both = _ready_versions().join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
+    return [_value(model, version) for model, version in session.execute(both).all()]
+
+
+def ready_version(session: Session, version_id: str) -> ServingVersion | None:
+    """A ready version by its id, whether or not it is the one that serves."""
+    return _serving(session, _ready_versions().where(VersionRow.id == version_id))
+
+
+def deleting(session: Session) -> list[str]:
+    """The ids of the versions that are marked as deleted, and not removed yet."""
+    return list(session.scalars(select(VersionRow.id).where(VersionRow.state == VersionState.DELETING).order_by(VersionRow.since)))
+
+
+def is_retired(session: Session, version_id: str) -> bool:
+    """Whether the door has no route to this deleted version any more, and nothing of it runs."""
+    retired = select(InstanceRow.name).where(InstanceRow.version_id == version_id, InstanceRow.retired_at.is_not(None))
+    return session.scalars(retired).first() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFact:
+    """What another service needs to know of any version."""
+
+    version_id: str
+    model_id: str
+    owner: str
+    name: str
+    number: int
+    state: VersionState
+
+
+def version_fact(session: Session, version_id: str) -> VersionFact | None:
+    """The facts of a version, whatever its state; None where its row is gone."""
+    found = session.execute(select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(VersionRow.id == version_id)).first()
+    if found is None:
+        return None
+    model, version = found
+    return VersionFact(version.id, model.id, model.owner, model.name, version.number, VersionState(version.state))
+
+
+def instance_state(session: Session, version_id: str) -> InstanceState:
+    """The state of a version's running copy; `stopped` where it never ran."""
+    state = session.scalars(select(InstanceRow.state).where(InstanceRow.version_id == version_id)).first()
+    return InstanceState(state) if state else InstanceState.STOPPED
+
+
+def _ready_versions() -> Select[ModelRow, VersionRow]:
+    return select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(VersionRow.state == VersionState.READY)
+
+
+def _serving(session: Session, ready: Select[ModelRow, VersionRow]) -> ServingVersion | None:
+    found = session.execute(ready.order_by(VersionRow.number.desc()).limit(1)).first()
+    return _value(*found) if found else None
+
+
+def _value(model: ModelRow, version: VersionRow) -> ServingVersion:
+    return ServingVersion(
+        model_id=model.id,
+        owner=model.owner,
+        name=model.name,
+        version_id=version.id,
+        number=version.number,
+        reference=version.reference or "",
+        host=version.host or "127.0.0.1",
+        port=version.port or 0,
+        plan=Plan.model_validate(version.plan),
+    )

@@ -1,0 +1,81 @@
+"""A doorbell: wakes threads and coroutines that wait for a change of something, and holds no state of its own.
+
+A ring may be missed across a process border, so whoever waits also looks at the rows again after its time-out.
+"""
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class Doorbell:
+    """Channels that count their rings; a waiter says which count it has seen, so a ring in between is never lost."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._rings: defaultdict[str, int] = defaultdict(int)
+        self._listeners: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
+
+    def ring(self, channel: str) -> None:
+        """Wake everyone who waits on the channel."""
+        with self._changed:
+            self._rings[channel] += 1
+            listeners = tuple(self._listeners.get(channel, ()))
+            self._changed.notify_all()
+        for wake in listeners:
+            wake()
+
+    def count(self, channel: str) -> int:
+        """The rings so far; take it before looking at the rows, then wait for more than it."""
+        with self._changed:
+            return self._rings.get(channel, 0)
+
+    def wait(self, channel: str, seen: int, timeout_s: float) -> int:
+        """Hold the thread until the channel rang after `seen`, or the time is over; returns the rings so far."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._rings.get(channel, 0) == seen and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return self._rings.get(channel, 0)
+
+    async def heard(self, channel: str, seen: int, timeout_s: float) -> int:
+        """As `wait`, holding no thread."""
+        loop = asyncio.get_running_loop()
+        rang = asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(rang.set)
+
+        with self._changed:
+            if self._rings.get(channel, 0) != seen:
+                return self._rings[channel]
+            self._listeners[channel].add(wake)
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(rang.wait(), timeout_s)
+        finally:
+            with self._changed:
+                self._listeners[channel].discard(wake)
+                if not self._listeners[channel]:
+                    del self._listeners[channel]
+        return self.count(channel)
+
+
+BUILDS = "builds"
+OUTBOX = "outbox"
+BUS = "bus"
+INSTANCES = "instances"
+
+
+def build_channel(build_id: str) -> str:
+    """Rings when a line or the end of this build was written."""
+    return f"build:{build_id}"
+
+
+def model_channel(model_id: str) -> str:
+    """Rings when an instance of this model changed its state."""
+    return f"model:{model_id}"

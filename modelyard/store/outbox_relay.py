@@ -1,0 +1,61 @@
+"""The relay: publishes what the outbox holds, in order, and marks a row only when it is acknowledged."""
+
+from collections.abc import Callable
+from typing import cast
+
+from sqlalchemy import delete, select, update
+
+from modelyard.bus.bus import Bus, Record, UnpublishedError
+from modelyard.store.database import Database
+from modelyard.store.tables import InboxRow, OutboxRow
+
+BATCH = 200
+KEEP_OUTBOX_S = 7 * 86400
+KEEP_INBOX_S = 8 * 86400
+
+
+class OutboxRelay:
+    """Publishes unpublished rows by `seq`; never by "greater than the last seen", which loses what commits late."""
+
+    def __init__(self, database: Database, bus: Bus, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._bus = bus
+        self._clock = clock
+
+    def step(self) -> bool:
+        """Publish one batch; True where more may wait. A batch that fails stays unpublished and raises."""
+        rows = self._unpublished()
+        if not rows:
+            return False
+        records = [_record(row) for row in rows]
+        try:
+            self._bus.publish(records)
+        except UnpublishedError as error:
+            self._mark([row.seq for row in rows if row.id not in error.event_ids])
+            raise
+        self._mark([row.seq for row in rows])
+        return len(rows) == BATCH
+
+    def prune(self) -> bool:
+        """Forget published events and inbox rows that are older than they are kept; there is never more at once."""
+        now = self._clock()
+        with self._database.write() as session:
+            session.execute(delete(OutboxRow).where(OutboxRow.published_at < now - KEEP_OUTBOX_S))
+            session.execute(delete(InboxRow).where(InboxRow.at < now - KEEP_INBOX_S))
+        return False
+
+    def _unpublished(self) -> list[OutboxRow]:
+        # The transaction ends before a record is in flight: publishing may take long.
+        with self._database.read() as session:
+            waiting = select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.seq).limit(BATCH)
+            return list(session.scalars(waiting))
+
+    def _mark(self, seqs: list[int]) -> None:
+        if not seqs:
+            return
+        with self._database.write() as session:
+            session.execute(update(OutboxRow).where(OutboxRow.seq.in_(seqs)).values(published_at=self._clock()))
+
+
+def _record(row: OutboxRow) -> Record:
+    return Record(topic=row.topic, key=row.key, value=row.value, headers=cast("dict[str, str]", row.headers))

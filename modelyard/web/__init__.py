@@ -1,0 +1,1 @@
+"""The web edge that all services share: identity, problems, and the application around the routes."""

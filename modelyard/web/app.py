@@ -1,0 +1,141 @@
+"""The application factory: every service's routes behind one gate, with health and problem documents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from modelyard import __version__
+from modelyard.domain.errors import ModelyardError
+from modelyard.run.resources import bundled_static
+from modelyard.run.service import Service
+from modelyard.web import problems
+from modelyard.web.access import (
+    Action,
+    Asgi,
+    Authenticator,
+    Guarded,
+    Receive,
+    Scope,
+    Send,
+    check_declared,
+    no_credential,
+    principal_of,
+    requires,
+)
+from modelyard.web.gate import Gate
+from modelyard.web.pages import sign_in_page, wants_page
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(services: Sequence[Service], authenticator: Authenticator, hosts: Sequence[str] = ()) -> Asgi:
+    """One ASGI application over the services.
+
+    Raises:
+        UndeclaredRouteError: A route does not declare its action.
+    """
+    api = FastAPI(title="Modelyard", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    for service in services:
+        for router in service.routers:
+            api.include_router(router)
+    api.include_router(_own_routes(api, services))
+    api.mount("/static", Guarded(StaticFiles(directory=bundled_static()), Action.PUBLIC))
+    _answer_problems(api)
+    check_declared(api.routes)
+    mounts = {prefix.encode(): app for service in services for prefix, app in service.mounts.items()}
+    return Gate(_Fork(api, mounts), authenticator, hosts)
+
+
+class _Fork:
+    """Sends calls of apps straight to the front door, past the web framework, and all others to it."""
+
+    def __init__(self, api: Asgi, mounts: Mapping[bytes, Asgi]) -> None:
+        self._api = api
+        self._mounts = tuple(mounts.items())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for prefix, app in self._mounts:
+            if scope["raw_path"].startswith(prefix):
+                await app(scope, receive, send)
+                return
+        await self._api(scope, receive, send)
+
+
+def _own_routes(api: FastAPI, services: Sequence[Service]) -> APIRouter:
+    router = APIRouter()
+    public = [requires(Action.PUBLIC)]
+
+    @router.get("/health", dependencies=public)
+    def health() -> dict[str, Any]:
+        """Whether the services answer; the guide's shape."""
+        first, *others = [service.told_as for service in services if service.told_as]
+        return {"status": "healthy", "service": first, "services": others}
+
+    @router.get("/livez", dependencies=public)
+    def livez() -> dict[str, str]:
+        """Whether this process answers; asks nothing else."""
+        return {"status": "alive"}
+
+    @router.get("/readyz", dependencies=public)
+    def readyz() -> JSONResponse:
+        """Whether every part that the services need answers, by name."""
+        checks = {name: _passes(check) for service in services for name, check in service.ready.items()}
+        return JSONResponse({"status": "ready" if all(checks.values()) else "not_ready", "checks": checks}, 200 if all(checks.values()) else 503)
+
+    @router.get("/openapi.json", include_in_schema=False, dependencies=[requires(Action.READ)])
+    def openapi() -> dict[str, Any]:
+        """The description of every call."""
+        return api.openapi()
+
+    return router
+
+
+def _passes(check: Any) -> bool:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - a check that raises is an answer: not ready
+        log.warning("not ready", error=repr(error))
+        return False
+    return True
+
+
+def _answer_problems(api: FastAPI) -> None:
+    def answer(request: Request, error: ModelyardError) -> Response:
+        if wants_page(request) and problems.status_of(error) == problems.STATUS[no_credential().kind]:
+            return sign_in_page(request)
+        told = problems.document(error, request.url.path, request.state.request_id)
+        return Response(problems.encode(told), problems.status_of(error), problems.headers(error))
+
+    def modelyard_error(request: Request, error: Exception) -> Response:
+        return answer(request, error) if isinstance(error, ModelyardError) else _internal(request)
+
+    def http_error(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if status == problems.STATUS[no_credential().kind] or principal_of(request.scope) is None:
+            # Without a credential nobody learns which addresses exist.
+            return answer(request, no_credential())
+        known = problems.from_status(status)
+        if known is None:
+            return _internal(request)
+        reply = answer(request, known)
+        reply.status_code = status
+        return reply
+
+    def invalid(request: Request, error: Exception) -> Response:
+        errors = list(error.errors()) if isinstance(error, RequestValidationError) else []
+        return answer(request, problems.from_validation(errors))
+
+    api.add_exception_handler(ModelyardError, modelyard_error)
+    api.add_exception_handler(HTTPException, http_error)
+    api.add_exception_handler(RequestValidationError, invalid)
+
+
+def _internal(request: Request) -> Response:
+    error = ModelyardError("internal", "Something went wrong here.", "Look for the request id in the server's log.")
+    return Response(problems.encode(problems.document(error, request.url.path, request.state.request_id)), 500, problems.headers(error))

@@ -1,0 +1,86 @@
+"""What every test may ask for: parts of the machine, scaled counts, and short-lived folders."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--scale", type=float, default=0.05, help="the part of each large count that is run; `make soak` runs all of it (1)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    required = _required()
+    unknown = required - set(PARTS)
+    if unknown:
+        raise pytest.UsageError(f"MODELYARD_REQUIRE names unknown parts: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}, all.")
+    missing = [f"{part}: {why}" for part in sorted(required) if (why := _missing(part))]
+    if missing:
+        pytest.exit("MODELYARD_REQUIRE names parts that this machine lacks. " + "; ".join(missing), returncode=4)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    required = _required()
+    sandbox = "in the sandbox" if not _missing("sandbox") else "without a sandbox, our own examples only"
+    return f"modelyard: parts required: {', '.join(sorted(required)) or 'none'}; apps run {sandbox}; scale {config.getoption('--scale')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    required = _required()
+    kept, left = [], []
+    for item in items:
+        parts = {mark.name for mark in item.iter_markers()} & set(PARTS)
+        (kept if parts <= required else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+@pytest.fixture
+def scaled(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """The count to run now of a count that `make soak` runs in full; at least one."""
+    scale = float(request.config.getoption("--scale"))
+    return lambda full: max(1, int(full * scale))
+
+
+def _required() -> set[str]:
+    # A part counts as required where the variable names it; the suite never guesses, so that a missing part cannot pass silently.
+    named = {word.strip() for word in os.environ.get("MODELYARD_REQUIRE", "").split(",") if word.strip()}
+    return set(BUILT) if "all" in named else named
+
+
+BUILT = ("sandbox", "browser")
+"""The parts that tests of this version use: what `all` stands for."""
+
+
+def _missing(part: str) -> str:
+    if part == "sandbox":
+        return _missing_sandbox()
+    if part == "browser":
+        return "" if shutil.which("chromium") else "chromium is not installed"
+    return "no test of this version needs it"
+
+
+def _missing_sandbox() -> str:
+    bwrap = shutil.which("bwrap")
+    if not bwrap:
+        return "bubblewrap is not installed"
+    trial = subprocess.run([bwrap, "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False, timeout=20)
+    return "" if trial.returncode == 0 else f"bubblewrap cannot make a sandbox: {trial.stderr.strip()}"
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """A folder with a path short enough for Unix sockets."""
+    import tempfile  # noqa: PLC0415 - only these tests need it
+
+    folder = tempfile.mkdtemp(prefix="my-", dir="/tmp")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,330 @@
+"""A front door on a real server, apps on real ports behind it, and a runner that keeps its part of the protocol."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from gateway.door_routes import FrontDoorRoutes
+from gateway.front_door import FrontDoor
+from gateway.settings import DoorSettings
+from modelyard.domain.errors import Kind, ModelyardError, NotFound, NotReady
+from modelyard.runtime.routes import Activated, Route, RouteState
+from modelyard.runtime.runtime import NoSuchInstanceError
+
+STATUS = {
+    Kind.MALFORMED: 400,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.TOO_LARGE: 413,
+    Kind.BAD_ANSWER: 502,
+    Kind.NOT_READY: 503,
+    Kind.TOO_SLOW: 504,
+}
+DEADLINE_S = 10.0
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for a condition of another thread."""
+    end = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not holds():
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        pause.wait(0.002)
+
+
+@dataclass
+class Request:
+    """One request as an app got it."""
+
+    method: str
+    target: str
+    fields: list[tuple[str, str]]
+    body: bytes = b""
+
+    def get(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key == name]
+
+
+Reply = Callable[[Request, socket.socket], bool]
+
+
+def says(answer: bytes, *, stay: bool = True) -> Reply:
+    """An app that sends these bytes, and keeps the connection if `stay`."""
+
+    def reply(request: Request, conn: socket.socket) -> bool:
+        conn.sendall(answer)
+        return stay
+
+    return reply
+
+
+def ok(body: bytes = b"ok", head: bytes = b"") -> Reply:
+    return says(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+
+
+class App:
+    """An app on a free loopback port: a thread a connection, each request answered by `reply`, which returns whether to go on.
+
+    Args:
+        reads_body: False: `reply` reads the body itself.
+    """
+
+    def __init__(self, reply: Reply, *, reads_body: bool = True) -> None:
+        self.reply = reply
+        self.requests: list[Request] = []
+        self.connections = 0
+        self._reads_body = reads_body
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._threads[0].join()
+        self.hang_up()
+        for thread in self._threads[1:]:
+            thread.join()
+
+    def hang_up(self) -> None:
+        """Close every connection, as a server does whose keep-alive has run out."""
+        for conn in list(self._open):
+            try:
+                conn.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                conn, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(conn)
+            thread = threading.Thread(target=self._serve, args=(conn,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, conn: socket.socket) -> None:
+        with conn, conn.makefile("rb") as lines:
+            try:
+                while (request := self._read(lines)) and self._answer(request, conn):
+                    pass
+            except OSError:
+                return
+            finally:
+                self._open.discard(conn)
+
+    def _answer(self, request: Request, conn: socket.socket) -> bool:
+        self.requests.append(request)
+        return self.reply(request, conn)
+
+    def _read(self, lines: Any) -> Request | None:
+        first = lines.readline().decode("latin-1").split()
+        if not first:
+            return None
+        fields: list[tuple[str, str]] = []
+        while (line := lines.readline().decode("latin-1").rstrip("\r\n")) != "":
+            name, _, value = line.partition(":")
+            fields.append((name.lower(), value.strip()))
+        request = Request(first[0], first[1], fields)
+        if self._reads_body:
+            request.body = read_body(request, lines)
+        return request
+
+
+def read_body(request: Request, lines: Any) -> bytes:
+    if request.get("transfer-encoding") == ["chunked"]:
+        body = b""
+        while size := int(lines.readline(), 16):
+            body += lines.read(size)
+            lines.readline()
+        lines.readline()
+        return body
+    return bytes(lines.read(int((request.get("content-length") or ["0"])[0])))
+
+
+@dataclass
+class Runner:
+    """The runner's side, in memory: coalesces starts, and gives plain sockets as ways in."""
+
+    routes: FrontDoorRoutes
+    catalogue: dict[tuple[str, str], Route] = field(default_factory=dict)
+    lookups: int = 0
+    starts: int = 0
+    asked_for: list[int] = field(default_factory=list)
+    gone: set[tuple[str, int]] = field(default_factory=set)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    refusal: ModelyardError | None = None
+    starting: dict[str, asyncio.Future[Activated]] = field(default_factory=dict)
+    hold: threading.Event = field(default_factory=threading.Event)
+    waiting: int = 0
+    warm: dict[str, Route] = field(default_factory=dict)
+
+    async def lookup(self, owner: str, name: str) -> Route | None:
+        self.lookups += 1
+        return self.catalogue.get((owner, name))
+
+    async def activate(self, model_id: str) -> Activated:
+        if self.refusal is not None:
+            raise self.refusal
+        self.waiting += 1
+        try:
+            if model_id not in self.starting:
+                self.starting[model_id] = asyncio.ensure_future(self._start(model_id))
+            return await asyncio.shield(self.starting[model_id])
+        finally:
+            self.waiting -= 1
+
+    async def _start(self, model_id: str) -> Activated:
+        self.starts += 1
+        await asyncio.to_thread(self.hold.wait, DEADLINE_S)
+        if model_id not in self.warm:
+            raise NotFound
+        self.routes.apply([self.warm[model_id]])
+        del self.starting[model_id]
+        return Activated(self.warm[model_id], self.timings)
+
+    async def sockets(self, instance: str, start: int, count: int, *, v6: bool = False) -> list[socket.socket]:
+        if (instance, start) in self.gone:
+            raise NoSuchInstanceError(instance)
+        self.asked_for.append(count)
+        return [socket.socket(socket.AF_INET6 if v6 else socket.AF_INET) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Caller:
+    username: str = "ann"
+
+
+class Stage:
+    """The door as the web layer mounts it, on a loopback port, with all that a case needs to set up and look at."""
+
+    def __init__(self, settings: DoorSettings) -> None:
+        self.routes = FrontDoorRoutes(absent_s=settings.absent_s)
+        self.runner = Runner(self.routes)
+        self.runner.hold.set()
+        self.allowed = True
+        self.strays: list[str] = []
+        self.closed_early = 0
+        self._apps: list[App] = []
+        self._door: FrontDoor[Caller] = FrontDoor(self.routes, self.runner, lambda _caller, _route: self.allowed, settings)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._web,
+            interface="asgi3",
+            proxy_headers=False,
+            log_level="critical",
+            lifespan="off",
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
+        self._thread.start()
+        until(lambda: self._server.started, "the server listens")
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self.runner.hold.set()
+        for app in self._apps:
+            app.close()
+        self._thread.join()
+        self._listener.close()
+
+    def deploy(self, reply: Reply, state: RouteState = RouteState.RUNNING, *, reads_body: bool = True, **limits: Any) -> App:
+        """Put an app behind `/m/ann/iris`."""
+        app = App(reply, reads_body=reads_body)
+        self._apps.append(app)
+        self.point(app, state, **limits)
+        return app
+
+    def point(self, app: App, state: RouteState, start: int = 1, **limits: Any) -> None:
+        """Route `/m/ann/iris` to this app."""
+        route = Route("model-1", "ann", "iris", "version-3", 3, state, "i-1", start, "127.0.0.1", app.port, **limits)
+        self.runner.warm["model-1"] = Route(
+            "model-1", "ann", "iris", "version-3", 3, RouteState.RUNNING, "i-1", start, "127.0.0.1", app.port, **limits
+        )
+        self.routes.apply([route])
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
+
+    def call(self, path: str = "/", method: str = "GET", body: Any = None, **fields: str) -> "Answer":
+        """One call to `/m/ann/iris` on a connection of its own."""
+        connection = self.connect()
+        try:
+            named = {name.replace("_", "-"): value for name, value in fields.items()}
+            connection.request(method, "/m/ann/iris" + path, body, named, encode_chunked=hasattr(body, "__next__"))
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def raw(self, request: bytes) -> socket.socket:
+        """A connection on which these bytes were sent."""
+        conn = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
+        conn.sendall(request)
+        return conn
+
+    def is_quiet(self) -> bool:
+        return self.routes.stats("model-1").in_flight == 0
+
+    async def _web(self, scope: Any, receive: Any, send: Any) -> None:
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        scope["state"] = {"principal": Caller(), "request_id": "req-1"}
+        if scope["type"] == "http" and not scope["raw_path"].startswith((b"/m/", b"//")):
+            self.strays.append(scope["raw_path"].decode())
+        try:
+            await self._door(scope, receive, watched)
+        except ModelyardError as problem:
+            if started:
+                self.closed_early += 1
+                raise
+            await answer_problem(problem, send)
+
+
+async def answer_problem(problem: ModelyardError, send: Any) -> None:
+    document = {"code": problem.code, "detail": problem.message, "mend": problem.mend, **problem.extra}
+    after = [(b"retry-after", b"%d" % problem.retry_after_s)] if isinstance(problem, NotReady) and problem.retry_after_s is not None else []
+    body = json.dumps(document).encode()
+    await send({"type": "http.response.start", "status": STATUS[problem.kind], "headers": [(b"content-length", b"%d" % len(body)), *after]})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Answer:
+    """An answer read to its end; `cut` where it ended early."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.fields = response.getheaders()
+        self.cut = False
+        try:
+            self.body = response.read()
+        except http.client.IncompleteRead as short:
+            self.body, self.cut = short.partial, True
+
+    def get(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key.lower() == name]
+
+    @property
+    def code(self) -> str:
+        return str(json.loads(self.body)["code"])

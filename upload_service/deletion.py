@@ -1,0 +1,168 @@
+"""Deletes versions: marked at once, and removed once the runner has ended what ran of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from modelyard.domain.errors import Conflict, NotFound
+from modelyard.domain.events import ModelDeleted
+from modelyard.domain.ids import Digest
+from modelyard.domain.states import BuildState, VersionState
+from modelyard.store import audit, catalog, doorbell, outbox
+from modelyard.store.blobs import Blobs
+from modelyard.store.database import Database, ring_after_commit
+from modelyard.store.tables import BuildLogRow, BuildRow, ModelRow, VersionRow
+from modelyard.web.access import Principal, authorize
+from upload_service import repository
+from upload_service.builders import Builder
+
+PURGE_AFTER_S = 60.0
+"""A purged version's row stays this long, so that whoever waits for its deletion sees its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """How far a deletion has come; bytes are those of all its versions."""
+
+    id: str
+    owner: str
+    name: str
+    version_ids: tuple[str, ...]
+    done: bool
+    freed_bytes: int
+    kept_bytes: int
+
+
+class Deletions:
+    """Marks versions as deleted, and removes their files.
+
+    Args:
+        clock: Seconds since 1970.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, builder: Builder, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._builder = builder
+        self._clock = clock
+
+    def delete_version(self, caller: Principal, version_id: str, request_id: str, *, purge: bool) -> Deletion:
+        """Mark one version; the last one takes the model with it.
+
+        Raises:
+            NotFound: There is none for this caller.
+            Conflict: `version_serves`, it serves and others are left.
+        """
+        with self._database.write() as session:
+            found = repository.lock_version(session, version_id)
+            if found is None or found[1].state in repository.GONE:
+                raise NotFound
+            model, version = found
+            authorize(caller, model.owner)
+            left = repository.by_name(session, model.owner, model.name)
+            serving = catalog.serving_by_id(session, model.id)
+            if len(left) > 1 and serving is not None and serving.version_id == version_id:
+                raise Conflict(
+                    "version_serves",
+                    f"Version {version.number} serves the model's calls.",
+                    f"Upload another version first, or delete the whole model: DELETE /models/{model.owner}/{model.name}",
+                )
+            self._mark(session, caller, model, [version], request_id, purge=purge, last=len(left) == 1)
+        return self.look(version_id, (version_id,))
+
+    def delete_model(self, caller: Principal, owner: str, name: str, request_id: str, *, purge: bool) -> Deletion:
+        """Mark every version of the model.
+
+        Raises:
+            NotFound: There is none for this caller.
+        """
+        authorize(caller, owner)
+        with self._database.write() as session:
+            left = repository.by_name(session, owner, name)
+            if not left:
+                raise NotFound
+            model = repository.lock_model(session, owner, name, self._clock())
+            versions = [each.version for each in left]
+            self._mark(session, caller, model, versions, request_id, purge=purge, last=True)
+        return self.look(versions[0].id, tuple(each.id for each in versions))
+
+    def look(self, deletion_id: str, version_ids: tuple[str, ...]) -> Deletion:
+        """How far the deletion has come."""
+        with self._database.read() as session:
+            versions = [session.get_one(VersionRow, each) for each in version_ids]
+            model = session.get_one(ModelRow, versions[0].model_id)
+            done = all(each.state == VersionState.DELETED for each in versions)
+            freed = sum(each.freed_bytes or 0 for each in versions)
+            kept = sum(each.size_bytes for each in versions if not each.purge)
+            return Deletion(deletion_id, model.owner, model.name, version_ids, done, freed, kept)
+
+    def step(self) -> bool:
+        """Remove what is marked and no longer runs; True where something was."""
+        with self._database.read() as session:
+            waiting = [version_id for version_id in catalog.deleting(session) if self._is_idle(session, version_id)]
+        for version_id in waiting:
+            self._remove(version_id)
+        self._forget_purged()
+        return bool(waiting)
+
+    def _mark(
+        self, session: Session, caller: Principal, model: ModelRow, versions: Sequence[VersionRow], request_id: str, *, purge: bool, last: bool
+    ) -> None:
+        now = self._clock()
+        for version in versions:
+            repository.move(version, VersionState.DELETING, now)
+            version.purge = purge
+            event = ModelDeleted(
+                model_id=model.id, username=model.owner, model_name=model.name, upload_id=version.id, version=version.number, last=last
+            )
+            outbox.append(session, event, now)
+            audit.append(session, actor=caller.username, action="delete", subject=version.id, request_id=request_id, now=now)
+        if last:
+            model.deleted_at = now
+        ring_after_commit(session, doorbell.INSTANCES, doorbell.BUILDS)
+
+    def _is_idle(self, session: Session, version_id: str) -> bool:
+        held = select(BuildRow.id).where(BuildRow.version_id == version_id, BuildRow.state == BuildState.RUNNING)
+        return catalog.is_retired(session, version_id) and session.scalars(held.limit(1)).first() is None
+
+    def _remove(self, version_id: str) -> None:
+        freed = self._builder.remove_code(version_id)
+        with self._database.write() as session:
+            found = repository.lock_version(session, version_id)
+            if found is None or found[1].state != VersionState.DELETING:
+                return
+            model, version = found
+            # Counted and removed under the write lock: whoever takes a reference does so under it, before looking for the files.
+            if version.reference and not self._others(session, version, VersionRow.reference == version.reference):
+                freed += self._builder.remove(version.reference)
+            if version.purge and not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
+                freed += self._blobs.delete(Digest(version.sha256))
+            repository.move(version, VersionState.DELETED, self._clock())
+            version.freed_bytes, version.reference = freed, None
+            ring_after_commit(session, doorbell.model_channel(model.id), doorbell.INSTANCES)
+
+    def _others(self, session: Session, version: VersionRow, same: object, *, kept: bool = False) -> int:
+        alike = select(func.count()).select_from(VersionRow).where(same, VersionRow.id != version.id)  # type: ignore[arg-type]
+        # A deleted version that was not purged keeps its zip, and nothing else.
+        alike = alike.where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge) if kept else alike.where(VersionRow.state != VersionState.DELETED)
+        return session.scalar(alike) or 0
+
+    def _forget_purged(self) -> None:
+        old = select(VersionRow).where(VersionRow.state == VersionState.DELETED, VersionRow.purge, VersionRow.since < self._clock() - PURGE_AFTER_S)
+        with self._database.read() as session:
+            if session.scalars(old.limit(1)).first() is None:
+                return
+        with self._database.write() as session:
+            for version in session.scalars(old):
+                for build in session.scalars(select(BuildRow).where(BuildRow.version_id == version.id)):
+                    for line in session.scalars(select(BuildLogRow).where(BuildLogRow.build_id == build.id)):
+                        session.delete(line)
+                    session.flush()
+                    session.delete(build)
+                session.flush()
+                session.delete(version)
+                session.flush()
+                if not session.scalar(select(func.count()).select_from(VersionRow).where(VersionRow.model_id == version.model_id)):
+                    session.delete(session.get_one(ModelRow, version.model_id))

@@ -1,0 +1,146 @@
+"""Environments kept by the digest of their lock: built once, shared while they are read-only, removed by reference."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from modelyard.run.settings import BuildSettings
+from upload_service.builders import BuildError, Built, Log
+from upload_service.locks import SERVER_MARK, index_words, variables
+from upload_service.tools import Tools
+
+BUILDER_VERSION = "1"
+"""Part of every digest: raise it when the same lock must give another environment."""
+NEW = ".new"
+LOCK = ".lock"
+WAIT_S = 0.1
+"""Between two looks whether another builder has finished the same environment."""
+
+
+class Environments:
+    """A folder of environments, each named by its reference.
+
+    Args:
+        python: The base interpreter: it compiles, and the environments' own never runs outside a sandbox.
+        shared: False where apps could write into an environment: each version then has one of its own.
+    """
+
+    def __init__(self, folder: Path, tools: Tools, settings: BuildSettings, python: Path, cache: Path, *, shared: bool) -> None:
+        self._folder = folder
+        self._tools = tools
+        self._settings = settings
+        self._python = python
+        self._cache = cache
+        self._shared = shared
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def reference(self, lock: str, version_id: str) -> str:
+        """The SHA-256, cut to 40 digits, over all that decides what is installed."""
+        parts = [BUILDER_VERSION, sys.implementation.cache_tag, sysconfig.get_platform(), str(self._python), version("uv")]
+        parts += [*index_words(self._settings), "" if self._shared else version_id, lock]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+    def install(self, reference: str, lock: str, log: Log) -> Built:
+        """The environment, built now or found.
+
+        Raises:
+            BuildError: `install_failed`, `disk_full`.
+        """
+        with self._held(reference, log) as descriptor:
+            final = self._folder / reference
+            if final.is_dir():
+                log("install: the environment of this lock is there already")
+            else:
+                self._build(self._folder / (reference + NEW), lock, log, descriptor)
+                (self._folder / (reference + NEW)).rename(final)
+            return Built(reference, size_of(final))
+
+    def remove(self, reference: str) -> int:
+        """Remove the environment and return the bytes freed; it is renamed away first, so that no half of it is found."""
+        final, gone = self._folder / reference, self._folder / f"{reference}.{os.getpid()}.gone"
+        if not final.is_dir():
+            return 0
+        final.rename(gone)
+        freed = size_of(gone)
+        shutil.rmtree(gone)
+        (self._folder / (reference + LOCK)).unlink(missing_ok=True)
+        return freed
+
+    def references(self) -> list[str]:
+        """The environments that are whole."""
+        return [path.name for path in self._folder.iterdir() if path.is_dir() and "." not in path.name]
+
+    def sweep(self) -> int:
+        """Remove what a builder that died left half-built, and return how many; one that is being built is left alone."""
+        removed = 0
+        for path in self._folder.iterdir():
+            if path.suffix == ".gone":
+                shutil.rmtree(path, ignore_errors=True)
+                removed += 1
+            elif path.suffix == NEW:
+                with (self._folder / (path.stem + LOCK)).open("w") as file:
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        continue
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed += 1
+        return removed
+
+    def _build(self, fresh: Path, lock: str, log: Log, descriptor: int) -> None:
+        shutil.rmtree(fresh, ignore_errors=True)
+        own, _, server = lock.partition(SERVER_MARK + "\n")
+        uv, told = find_uv_bin(), variables(self._settings, self._cache, str(fresh))
+
+        def run(*words: str) -> None:
+            outcome = self._tools.run(words, fresh, told, log, inherit=[descriptor])
+            if outcome.status:
+                raise _failure(outcome.output)
+
+        fresh.mkdir(mode=0o755)
+        run(uv, "venv", "--no-config", "--quiet", "--relocatable", "--no-project", "--no-python-downloads", "--allow-existing", "--python", str(self._python), str(fresh))
+        for text, into in ((own, None), (server, fresh / "server")):
+            if text:
+                file = fresh / "requirements.lock"
+                file.write_text(text)
+                words = [uv, "pip", "install", "--no-config", "--require-hashes", "--no-deps", "--no-build", "--no-python-downloads", "--link-mode", "copy"]
+                target = ["--prefix", str(into)] if into else []
+                # The environment's interpreter is asked before anything lies in it, and never again after.
+                run(*words, *index_words(self._settings), "--python", str(self._python if into else fresh / "bin" / "python"), *target, "-r", str(file))
+        run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
+
+    @contextmanager
+    def _held(self, reference: str, log: Log) -> Iterator[int]:
+        # The tools inherit this descriptor: the lock is free only when the last one that could still write has ended.
+        with (self._folder / (reference + LOCK)).open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    log.check()
+                    time.sleep(WAIT_S)
+                    continue
+                yield file.fileno()
+                return
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below the folder."""
+    return sum((Path(root) / name).lstat().st_size for root, _, names in os.walk(folder) for name in names)
+
+
+def _failure(output: str) -> BuildError:
+    if "No space left on device" in output or "os error 28" in output:
+        return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")
+    return BuildError("install_failed", f"The packages cannot be installed: {' '.join(output.split())[-400:]}", "See the build's log.")
+

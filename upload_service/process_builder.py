@@ -1,0 +1,147 @@
+"""The builder of the process runtime: code unpacked into a folder, an environment by uv, one boot in the sandbox."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from modelyard.domain.plan import MIB, Plan
+from modelyard.domain.states import ExitReason
+from modelyard.run.settings import BuildSettings
+from modelyard.runtime.interpreter import own_interpreter
+from modelyard.runtime.probe import NeverReadyError, wait_ready
+from modelyard.runtime.runtime import InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
+from upload_service.archive import read_archive
+from upload_service.builders import Boot, BuildCancelledError, BuildError, Built, Log, Source
+from upload_service.environments import NEW, Environments, size_of
+from upload_service.locks import Locks
+from upload_service.tools import Tools
+
+SHOWN_BYTES = 8192
+
+
+class ProcessBuilder:
+    """Builds for `ProcessRuntime`.
+
+    Args:
+        apps: The folder of unpacked code, one folder a version.
+        environments: The folder of environments.
+        cache: uv's cache.
+        shared: Whether versions may share an environment: only where no app can write into it.
+    """
+
+    runtime_name = "process"
+
+    def __init__(self, runtime: Runtime, settings: BuildSettings, *, apps: Path, environments: Path, cache: Path, shared: bool) -> None:
+        python = Path(own_interpreter())
+        self._runtime = runtime
+        self._apps = apps
+        self._tools = Tools(settings.step_timeout_s)
+        self._locks = Locks(self._tools, settings, python, cache)
+        self.environments = Environments(environments, self._tools, settings, python, cache, shared=shared)
+        apps.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def unpack(self, source: Source, plan: Plan, log: Log) -> None:
+        """Unpack beside the final name, then rename: a folder without the suffix is whole."""
+        del plan
+        final, fresh = self._apps / source.version_id, self._apps / (source.version_id + NEW)
+        for old in (fresh, final):
+            shutil.rmtree(old, ignore_errors=True)
+        with read_archive(source.archive) as archive:
+            archive.unpack(fresh, log)
+        _open_to_the_app(fresh)
+        fresh.rename(final)
+
+    def lock(self, plan: Plan, log: Log) -> str:
+        """The lock of the plan's requirements and its server."""
+        return self._locks.lock(plan, log)
+
+    def reference(self, lock: str, source: Source) -> str:
+        """The environment's digest."""
+        return self.environments.reference(lock, source.version_id)
+
+    def install(self, reference: str, lock: str, log: Log) -> Built:
+        """The environment."""
+        return self.environments.install(reference, lock, log)
+
+    def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
+        """Boot the app once under the limits that it will run under."""
+        name = f"verify-{source.version_id}"
+        spec = InstanceSpec(name, Role.VERIFY, source.version_id, built.reference, plan, source.label)
+        self._runtime.remove(name)
+        self._runtime.create(spec)
+        try:
+            return self._boot(name, plan, log)
+        finally:
+            self._runtime.remove(name)
+
+    def _boot(self, name: str, plan: Plan, log: Log) -> Boot:
+        began = time.monotonic()
+        try:
+            start = self._runtime.start(name)
+            address = wait_ready(self._runtime, name, start, plan, plan.limits.start_deadline_s, _told(log))
+            boot_s = time.monotonic() - began
+            peak_bytes = self._runtime.usage(name).memory_bytes
+        except NeverReadyError as error:
+            log.check()
+            for line in self._runtime.logs(name, SHOWN_BYTES).decode("utf-8", "replace").splitlines():
+                log(f"app: {line}")
+            raise _never_ready(error, plan) from error
+        except (NoSuchInstanceError, StartError) as error:
+            raise BuildError("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.") from error
+        if address.port != self._runtime.port(name):
+            log(f"note: the app listens on port {address.port}, not on the {self._runtime.port(name)} of PORT; calls go to {address.port}")
+        return Boot(boot_s, peak_bytes, address.host, address.port)
+
+    def remove_code(self, version_id: str) -> int:
+        """Remove the folder of the version's code."""
+        freed = 0
+        for folder in (self._apps / version_id, self._apps / (version_id + NEW)):
+            if folder.is_dir():
+                freed += size_of(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+        return freed
+
+    def remove(self, reference: str) -> int:
+        """Remove the environment."""
+        return self.environments.remove(reference)
+
+    def references(self) -> list[str]:
+        """The environments that are whole."""
+        return self.environments.references()
+
+    def code(self) -> list[str]:
+        """The versions whose code lies here."""
+        return sorted({path.name.removesuffix(NEW) for path in self._apps.iterdir()})
+
+    def close(self) -> None:
+        """End the tools."""
+        self._tools.close()
+
+
+def _open_to_the_app(folder: Path) -> None:
+    # The app runs as another user over an overlay: what it may rewrite there is decided by these modes. Nobody else
+    # passes the data folder above.
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+
+
+def _told(log: Log) -> Callable[[], bool]:
+    def ended() -> bool:
+        try:
+            log.check()
+        except BuildCancelledError:
+            return True
+        return False
+
+    return ended
+
+
+def _never_ready(error: NeverReadyError, plan: Plan) -> BuildError:
+    if error.reason is ExitReason.OOM_KILLED:
+        mib = plan.limits.memory_bytes // MIB
+        return BuildError("oom_killed", f"The app used more than its {mib} MiB of memory while it started.", "Raise [limits] memory in modelyard.toml.")
+    if error.reason is ExitReason.CRASHED:
+        return BuildError("crashed_at_start", f"The app ended while it started: {error.detail}.", "See its last lines in the build's log.")
+    mend = f"Let it listen on $PORT and answer GET {plan.health} below 500, or raise its start deadline."
+    return BuildError("never_ready", f"The app did not answer within {plan.limits.start_deadline_s:.0f} s.", mend)

@@ -1,0 +1,158 @@
+"""The calls of the upload service: uploads, models, builds and their logs."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.sse import EventSourceResponse, format_sse_event
+
+from modelyard.store.blobs import Blobs
+from modelyard.store.doorbell import INSTANCES
+from modelyard.web.access import Action, Caller, Principal, requires
+from upload_service import receive, views
+from upload_service.deletion import Deletion, Deletions
+from upload_service.models import ModelViews
+from upload_service.multipart import read_form
+from upload_service.receive import Receipt, Receive
+from upload_service.schemas import Build, Deleted, LogLine, Model, Models, Upload
+from upload_service.waiting import Waiting
+
+MOST_WAIT_S = 300
+DELETE_WAIT_S = 10.0
+_TEXT = {"type": "string"}
+_UPLOAD_FORM = {
+    "type": "object",
+    "required": ["username", "model_name", "file"],
+    "properties": {"username": _TEXT, "model_name": _TEXT, "description": _TEXT, "file": {"type": "string", "contentMediaType": "application/zip"}},
+}
+_UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD_FORM}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the routes speak to."""
+
+    receive: Receive
+    blobs: Blobs
+    models: ModelViews
+    deletions: Deletions
+    waiting: Waiting
+
+
+async def take_upload(doors: Doors, request: Request, caller: Principal, key: str | None) -> Receipt:
+    """Stream the request's body into a staging file and accept it; whatever is refused leaves nothing."""
+    asked = receive.Request(caller, request.state.request_id, key)
+    claim = await run_in_threadpool(doors.receive.claim, asked)
+    staged = await run_in_threadpool(doors.blobs.stage)
+    try:
+        form = await read_form(request.headers.get("content-type", ""), request.stream(), staged)
+        return await run_in_threadpool(doors.receive.accept, asked, claim, form, staged)
+    except BaseException:
+        if claim is not None:
+            await run_in_threadpool(doors.receive.release, claim)
+        raise
+    finally:
+        await run_in_threadpool(staged.discard)
+
+
+def routes(doors: Doors) -> APIRouter:
+    """All of them."""
+    router = APIRouter(tags=["models"])
+    _upload_routes(router, doors)
+    _model_routes(router, doors)
+    _build_routes(router, doors)
+    return router
+
+
+def _upload_routes(router: APIRouter, doors: Doors) -> None:
+    @router.post("/upload", status_code=202, dependencies=[requires(Action.UPLOAD)], openapi_extra=_UPLOAD_BODY)
+    async def upload(
+        request: Request,
+        caller: Caller,
+        prefer: Annotated[str, Header()] = "",
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> Upload:
+        """Take a zip in; with `Prefer: wait=N` answer once it is ready or failed."""
+        receipt = await take_upload(doors, request, caller, idempotency_key)
+        if receipt.build_id and (wait_s := _wait_s(prefer)):
+            await doors.waiting.build_end(receipt.build_id, wait_s)
+        return await run_in_threadpool(doors.models.upload, caller, receipt)
+
+
+def _model_routes(router: APIRouter, doors: Doors) -> None:
+    @router.get("/models/{username}", dependencies=[requires(Action.READ)])
+    def list_models(username: str, caller: Caller) -> Models:
+        """The user's models, the newest upload of each."""
+        return doors.models.of(caller, username)
+
+    @router.get("/models/{username}/{model_name}", dependencies=[requires(Action.READ)])
+    def show_model(username: str, model_name: str, caller: Caller) -> Model:
+        """One model, with its versions and what serves it."""
+        return doors.models.one(caller, username, model_name)
+
+    @router.delete("/models/{upload_id}", dependencies=[requires(Action.DELETE)], response_model=Deleted)
+    async def delete_version(request: Request, upload_id: str, caller: Caller, *, purge: bool = False) -> Response:
+        """Delete one version; the last one takes the model with it."""
+        begun = await run_in_threadpool(doors.deletions.delete_version, caller, upload_id, request.state.request_id, purge=purge)
+        return await _deleted(doors, begun)
+
+    @router.delete("/models/{username}/{model_name}", dependencies=[requires(Action.DELETE)], response_model=Deleted)
+    async def delete_model(request: Request, username: str, model_name: str, caller: Caller, *, purge: bool = False) -> Response:
+        """Delete a model with all its versions."""
+        begun = await run_in_threadpool(doors.deletions.delete_model, caller, username, model_name, request.state.request_id, purge=purge)
+        return await _deleted(doors, begun)
+
+
+def _build_routes(router: APIRouter, doors: Doors) -> None:
+    @router.get("/builds/{build_id}", dependencies=[requires(Action.READ)])
+    def show_build(build_id: str, caller: Caller) -> Build:
+        """How far a build has come."""
+        return doors.models.build(caller, build_id)
+
+    @router.get("/builds/{build_id}/log", dependencies=[requires(Action.READ)], response_class=PlainTextResponse)
+    async def build_log(request: Request, build_id: str, caller: Caller, last_event_id: Annotated[str, Header()] = "") -> Response:
+        """The build's log as text; with `Accept: text/event-stream` live, resuming behind `Last-Event-ID`."""
+        await run_in_threadpool(doors.models.build, caller, build_id)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            after = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else 0
+            return EventSourceResponse(_events(doors, caller, build_id, after))
+        lines = await run_in_threadpool(doors.waiting.logs.after, build_id, 0)
+        return PlainTextResponse("".join(f"{line.text}\n" for line in lines))
+
+
+async def _events(doors: Doors, caller: Principal, build_id: str, after: int) -> AsyncIterator[bytes]:
+    async for line in doors.waiting.lines(build_id, after):
+        told = LogLine(n=line.n, at=views.when(line.at), text=line.text)
+        yield format_sse_event(id=str(line.n), event="log", data_str=told.model_dump_json())
+    if doors.waiting.stopping.is_set():
+        return
+    end = await run_in_threadpool(doors.models.build, caller, build_id)
+    yield format_sse_event(event="end", data_str=end.model_dump_json())
+
+
+async def _deleted(doors: Doors, begun: Deletion) -> Response:
+    def look() -> Deletion | None:
+        seen = doors.deletions.look(begun.id, begun.version_ids)
+        return seen if seen.done else None
+
+    ended = await doors.waiting.until(INSTANCES, look, DELETE_WAIT_S)
+    told = ended or begun
+    body = Deleted(
+        id=told.id,
+        username=told.owner,
+        model_name=told.name,
+        status="deleted" if ended else "deleting",
+        bytes_freed=told.freed_bytes,
+        bytes_kept=told.kept_bytes,
+    )
+    return JSONResponse(body.model_dump(mode="json"), 200 if ended else 202)
+
+
+def _wait_s(prefer: str) -> int:
+    """The seconds of `Prefer: wait=N` (RFC 7240), cut to the most that is waited."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})", prefer)
+    return min(int(found[1]), MOST_WAIT_S) if found else 0

@@ -1,0 +1,63 @@
+"""Composes the upload service: the role that receives, and the role that builds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from modelyard.domain.ids import Digest
+from modelyard.run.service import Kernel, Loop, Service
+from modelyard.runtime.runtime import Runtime
+from modelyard.store import doorbell
+from upload_service.build_log import BuildLogs
+from upload_service.builds import Builds
+from upload_service.claims import Claims
+from upload_service.deletion import Deletions
+from upload_service.detect import Ceilings
+from upload_service.models import ModelViews
+from upload_service.pages import pages
+from upload_service.process_builder import ProcessBuilder
+from upload_service.receive import Receive
+from upload_service.routes import Doors, routes
+from upload_service.sweeper import Sweeper
+from upload_service.waiting import Waiting
+
+LOOK_EVERY_S = 1.0
+SWEEP_EVERY_S = 60.0
+
+
+def process_builder(kernel: Kernel, runtime: Runtime, apps: Path, environments: Path, *, shared: bool) -> ProcessBuilder:
+    """The builder for the process runtime."""
+    cache = kernel.settings.data / "uv-cache"
+    return ProcessBuilder(runtime, kernel.settings.build, apps=apps, environments=environments, cache=cache, shared=shared)
+
+
+def upload(kernel: Kernel, builder: ProcessBuilder, admit: Callable[[Digest], None]) -> Service:
+    """The upload role: receives and checks zips, shows models and builds, deletes, sweeps orphans."""
+    settings, database = kernel.settings, kernel.database
+    ceilings = Ceilings(**settings.ceilings.model_dump())
+    deletions = Deletions(database, kernel.blobs, builder, kernel.clock)
+    logs = BuildLogs(database, kernel.clock)
+    doors = Doors(
+        Receive(database, kernel.blobs, ceilings, admit, builder.runtime_name, kernel.clock),
+        kernel.blobs,
+        ModelViews(database),
+        deletions,
+        Waiting(database, kernel.bell, logs, kernel.stopping),
+    )
+    sweeper = Sweeper(database, kernel.blobs, builder, builder.environments.sweep, settings.upload.staging_grace_s)
+    loops = [Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S), Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S)]
+    return Service("upload", "upload_service", routers=[routes(doors), pages(doors)], loops=loops, ready={"database": database.ready})
+
+
+def builder_role(kernel: Kernel, builder: ProcessBuilder, *, alone: bool) -> Service:
+    """The builder role: claims builds and runs them; it answers nobody.
+
+    Args:
+        alone: No other builder can be alive, so that the leases of a dead one end at once.
+    """
+    lease_s = kernel.settings.build.lease_s
+    claims = Claims(kernel.database, lease_s, kernel.clock)
+    if alone:
+        claims.expire_all()
+    builds = Builds(claims, builder, kernel.blobs, BuildLogs(kernel.database, kernel.clock), kernel.stopping.is_set, lease_s / 3)
+    loop = Loop("builds", builds.step, doorbell.BUILDS, LOOK_EVERY_S, threads=kernel.settings.build.concurrency)
+    return Service("builder", loops=[loop], close=builder.close)

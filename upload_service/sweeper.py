@@ -1,0 +1,59 @@
+"""Removes what a crash left behind: files and folders that no row names."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from modelyard.domain.ids import Digest
+from modelyard.domain.states import VersionState
+from modelyard.store.blobs import FolderBlobs
+from modelyard.store.database import Database
+from modelyard.store.tables import VersionRow
+from upload_service.builders import Builder
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Level-triggered: compares what lies there with the rows, whatever happened before.
+
+    Args:
+        sweep_half_built: Removes environments that a dead builder left half-built, and returns how many.
+        grace_s: Seconds after which a staging file that nobody writes to is abandoned.
+    """
+
+    def __init__(self, database: Database, blobs: FolderBlobs, builder: Builder, sweep_half_built: Callable[[], int], grace_s: float) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._builder = builder
+        self._sweep_half_built = sweep_half_built
+        self._grace_s = grace_s
+
+    def step(self) -> bool:
+        """Sweep once."""
+        removed = self._blobs.sweep_staging(self._grace_s, time.time()) + self._sweep_half_built()
+        # Each listing comes before its rows are read under the write lock: what is new in between is not in the listing.
+        digests, references, code = list(self._blobs.digests()), self._builder.references(), self._builder.code()
+        with self._database.write() as session:
+            removed += self._sweep_blobs(session, digests)
+            removed += self._sweep_references(session, references)
+            removed += self._sweep_code(session, code)
+        if removed:
+            log.info("swept", removed=removed)
+        return False
+
+    def _sweep_blobs(self, session: Session, digests: list[Digest]) -> int:
+        named = set(session.scalars(select(VersionRow.sha256).where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge)))
+        return sum(1 for digest in digests if digest not in named and self._blobs.delete(digest))
+
+    def _sweep_references(self, session: Session, references: list[str]) -> int:
+        named = set(session.scalars(select(VersionRow.reference).where(VersionRow.state != VersionState.DELETED)))
+        return sum(1 for reference in references if reference not in named and self._builder.remove(reference))
+
+    def _sweep_code(self, session: Session, code: list[str]) -> int:
+        wanted = (VersionState.RECEIVED, VersionState.BUILDING, VersionState.READY, VersionState.DELETING)
+        named = set(session.scalars(select(VersionRow.id).where(VersionRow.state.in_(wanted))))
+        return sum(1 for version_id in code if version_id not in named and self._builder.remove_code(version_id))

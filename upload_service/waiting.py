@@ -1,0 +1,76 @@
+"""Waits for a build's end, for its next lines, for a deletion: on the doorbell, holding no thread."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fastapi.concurrency import run_in_threadpool
+
+from modelyard.domain.states import BuildState
+from modelyard.store.database import Database
+from modelyard.store.doorbell import Doorbell, build_channel
+from upload_service import repository
+from upload_service.build_log import BuildLogs, Line
+
+LOOK_EVERY_S = 1.0
+"""Between two looks where nothing rings: a ring may be lost across processes."""
+ENDED = frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a waiter needs.
+
+    Args:
+        stopping: Set when the process drains; every wait then ends early.
+    """
+
+    database: Database
+    bell: Doorbell
+    logs: BuildLogs
+    stopping: threading.Event
+
+    async def until(self, channel: str, look: Callable[[], T | None], timeout_s: float) -> T | None:
+        """What `look` finds, as soon as it finds anything; None once the time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            seen = self.bell.count(channel)
+            found = await run_in_threadpool(look)
+            left = deadline - loop.time()
+            if found is not None or left <= 0 or self.stopping.is_set():
+                return found
+            await self.bell.heard(channel, seen, min(left, LOOK_EVERY_S))
+
+    def has_ended(self, build_id: str) -> bool:
+        """Whether the build has ended, or its row is gone."""
+        with self.database.read() as session:
+            found = repository.by_build(session, build_id)
+            return found is None or found.build is None or found.build.state in ENDED
+
+    async def build_end(self, build_id: str, timeout_s: float) -> None:
+        """Return when the build has ended, or the time is over."""
+        await self.until(build_channel(build_id), lambda: self.has_ended(build_id) or None, timeout_s)
+
+    async def lines(self, build_id: str, after: int) -> AsyncIterator[Line]:
+        """Every line behind `after`, as it is written, until the build has ended."""
+
+        def look() -> tuple[bool, list[Line]]:
+            # The end is read first: a line that is written behind it cannot be.
+            ended = self.has_ended(build_id)
+            return ended, self.logs.after(build_id, after)
+
+        while not self.stopping.is_set():
+            seen = self.bell.count(build_channel(build_id))
+            ended, lines = await run_in_threadpool(look)
+            for line in lines:
+                after = line.n
+                yield line
+            if ended:
+                return
+            if not lines:
+                await self.bell.heard(build_channel(build_id), seen, LOOK_EVERY_S)
