@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from dataclasses import dataclass
+from typing import cast
 
 import httptools
 
@@ -179,8 +180,8 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket has, for the type
-        self._transport = transport
+        # uvloop's transports have the methods, and are no subclass: the type is said, not asked.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of `asyncio.Protocol`; an answer without a length ends here, if the end was in order."""

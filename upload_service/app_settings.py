@@ -3,12 +3,13 @@
 import re
 import shlex
 import tomllib
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from modelyard.domain.errors import Invalid
-from modelyard.domain.plan import GIB, MIB
+from modelyard.domain.plan import GIB, MIB, Idle, Limits
 
 FILE = "modelyard.toml"
 LIMIT_BYTES = 64 * 1024
@@ -115,6 +116,17 @@ class AppSettings(_Table):
     idle: IdleTable = IdleTable()
 
 
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """The most that an app's own settings may ask for, as the platform's settings `ceilings.*` say."""
+
+    memory_bytes: int = 4 * GIB
+    cpus: float = 2.0
+    timeout_s: float = 600.0
+    max_body_bytes: int = GIB
+    stop_s: float = 86_400.0
+
+
 def read_app_settings(text: str) -> AppSettings:
     """The settings, each checked by itself; the platform's ceilings are not known here.
 
@@ -130,6 +142,39 @@ def read_app_settings(text: str) -> AppSettings:
     except ValidationError as error:
         wrong = [(".".join(str(part) for part in each["loc"]), _why(each["type"], each["msg"], each["loc"])) for each in error.errors()]
         raise refusal(*wrong[0], also=wrong[1:]) from None
+
+
+def limits_within(settings: AppSettings, ceilings: Ceilings) -> Limits:
+    """The limits that the app asks for, the defaults where it asks for nothing.
+
+    Raises:
+        Invalid: `limit_above_ceiling`, naming the key, the ceiling and its setting.
+    """
+    own, default = settings.limits, Limits()
+    return Limits(
+        memory_bytes=int(_below("limits.memory", "memory_bytes", own.memory, default.memory_bytes, ceilings.memory_bytes)),
+        cpus=_below("limits.cpus", "cpus", own.cpus, default.cpus, ceilings.cpus),
+        timeout_s=_below("limits.timeout_s", "timeout_s", own.timeout_s, default.timeout_s, ceilings.timeout_s),
+        max_body_bytes=int(_below("limits.max_body", "max_body_bytes", own.max_body, default.max_body_bytes, ceilings.max_body_bytes)),
+    )
+
+
+def idle_within(settings: AppSettings, ceilings: Ceilings) -> Idle:
+    """The idle times that the app asks for; errors as `limits_within`."""
+    default = Idle()
+    freeze_s = default.freeze_s if settings.idle.freeze_s is None else settings.idle.freeze_s
+    return Idle(freeze_s=freeze_s, stop_s=_below("idle.stop_s", "stop_s", settings.idle.stop_s, default.stop_s, ceilings.stop_s))
+
+
+def _below(field: str, setting: str, asked: float | None, default: float, ceiling: float) -> float:
+    """What the app asks for, or the default where it asks for nothing; never above the ceiling."""
+    if asked is None:
+        return min(default, ceiling)
+    if asked > ceiling:
+        message = f"{FILE}: {field} is {asked:g}; the most here is {ceiling:g}."
+        mend = f"Ask for less, or let the operator raise the setting `ceilings.{setting}`."
+        raise Invalid("limit_above_ceiling", message, mend, errors=[{"field": field, "message": message}])
+    return asked
 
 
 def refusal(where: str, why: str, mend: str = f"Mend {FILE} and upload again.", also: list[tuple[str, str]] | None = None) -> Invalid:

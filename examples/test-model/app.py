@@ -1,6 +1,7 @@
 from flask import Flask, jsonify, request
 
 app = Flask(__name__)
+app.json.sort_keys = False
 
 
 @app.route("/predict", methods=["POST"])

@@ -61,11 +61,12 @@ def migrate(invocation: Invocation) -> None:
       modelyard migrate
       modelyard migrate --data ./yard --json
     """
-    from modelyard.store.migrations import migrate as apply  # noqa: PLC0415 - loads the database's library
+    from modelyard.store.database import sqlite_url  # noqa: PLC0415 - loads the database's library
+    from modelyard.store.migrations import migrate as apply  # noqa: PLC0415 - as the line before
 
     settings = invocation.settings()
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    revision = apply(settings.database_url or f"sqlite:///{settings.data / 'modelyard.db'}")
+    revision = apply(settings.database_url or sqlite_url(settings.data / "modelyard.db"))
     invocation.screen.answer({"revision": revision}, revision)
 
 

@@ -17,15 +17,13 @@ class Event(BaseModel):
 
     topic: ClassVar[str] = MODEL_EVENTS
     wire_name: ClassVar[str]
-
-    model_id: str
-    username: str
-    model_name: str
+    key_field: ClassVar[str] = "model_id"
+    """Stands last in each event: the fields before it keep their places on the wire."""
 
     @property
     def key(self) -> str:
         """The id whose order matters."""
-        return self.model_id
+        return str(getattr(self, self.key_field))
 
 
 class ModelUploaded(Event):
@@ -34,6 +32,8 @@ class ModelUploaded(Event):
     wire_name: ClassVar[str] = "model.uploaded"
 
     upload_id: str
+    username: str
+    model_name: str
     description: str
     docker_image: str | None = None
     docker_container_id: str | None = None
@@ -42,6 +42,7 @@ class ModelUploaded(Event):
     sha256: str
     runtime: str
     build_s: float
+    model_id: str
 
 
 class ModelBuildFailed(Event):
@@ -50,10 +51,13 @@ class ModelBuildFailed(Event):
     wire_name: ClassVar[str] = "model.build_failed"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
     build_id: str
     reason: str
     mend: str
+    model_id: str
 
 
 class ModelDeleted(Event):
@@ -62,8 +66,11 @@ class ModelDeleted(Event):
     wire_name: ClassVar[str] = "model.deleted"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
     last: bool
+    model_id: str
 
 
 class ModelReleased(Event):
@@ -72,7 +79,10 @@ class ModelReleased(Event):
     wire_name: ClassVar[str] = "model.released"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
+    model_id: str
 
 
 class ModelStarted(Event):
@@ -81,9 +91,12 @@ class ModelStarted(Event):
     wire_name: ClassVar[str] = "model.started"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
     instance: str
     start_s: float
+    model_id: str
 
 
 class ModelFrozen(Event):
@@ -92,8 +105,11 @@ class ModelFrozen(Event):
     wire_name: ClassVar[str] = "model.frozen"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
     instance: str
+    model_id: str
 
 
 class ModelStopped(Event):
@@ -102,9 +118,12 @@ class ModelStopped(Event):
     wire_name: ClassVar[str] = "model.stopped"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
     instance: str
     reason: str
+    model_id: str
 
 
 class ModelCrashed(Event):
@@ -113,10 +132,13 @@ class ModelCrashed(Event):
     wire_name: ClassVar[str] = "model.crashed"
 
     upload_id: str
+    username: str
+    model_name: str
     version: int
     instance: str
     reason: str
     retry_after_s: int
+    model_id: str
 
 
 EVENTS: tuple[type[Event], ...] = (

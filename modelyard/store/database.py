@@ -50,7 +50,6 @@ class Database:
         """One consistent view that writes nothing."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
-            session.rollback()
 
     def now(self) -> float:
         """Seconds since 1970 by the database's clock: leases of several processes agree on it."""

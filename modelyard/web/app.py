@@ -41,13 +41,11 @@ def create_app(services: Sequence[Service], authenticator: Authenticator, hosts:
         UndeclaredRouteError: A route does not declare its action.
     """
     api = FastAPI(title="Modelyard", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
-    for service in services:
-        for router in service.routers:
-            api.include_router(router)
-    api.include_router(_own_routes(api, services))
+    for router in (*(router for service in services for router in service.routers), _own_routes(api, services)):
+        check_declared(router.routes)
+        api.include_router(router)
     api.mount("/static", Guarded(StaticFiles(directory=bundled_static()), Action.PUBLIC))
     _answer_problems(api)
-    check_declared(api.routes)
     mounts = {prefix.encode(): app for service in services for prefix, app in service.mounts.items()}
     return Gate(_Fork(api, mounts), authenticator, hosts)
 

@@ -1,0 +1,50 @@
+// Shows a problem document (RFC 9457) above the form and at its fields: each entry leads to its field.
+const box = document.querySelector("#problem");
+
+export function clearProblem(form) {
+  box.hidden = true;
+  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const place of form.querySelectorAll(".error")) place.textContent = "";
+  document.title = document.title.replace(/^Error: /, "");
+}
+
+export function showProblem(form, problem) {
+  clearProblem(form);
+  const entries = entriesOf(form, problem);
+  box.querySelector("ul").replaceChildren(...entries.map(item));
+  box.querySelector(".mend").textContent = problem.mend ?? "";
+  for (const { field, message } of entries) if (field) mark(field, message);
+  document.title = `Error: ${document.title}`;
+  box.hidden = false;
+  box.focus();
+}
+
+// One entry is told by the whole sentence of `detail`; several each by their own. What lies in the zip belongs to the file's field.
+function entriesOf(form, { detail, errors = [] }) {
+  const fieldOf = (error) => form.elements.namedItem(error.field ?? (error.entry ? "file" : ""));
+  if (errors.length <= 1) return [{ field: errors[0] && fieldOf(errors[0]), message: detail }];
+  return errors.map((error) => ({
+    field: fieldOf(error),
+    message: error.field ? error.message : [error.entry, error.message].filter(Boolean).join(": "),
+  }));
+}
+
+function item({ field, message }) {
+  const line = document.createElement("li");
+  const text = document.createElement(field ? "a" : "span");
+  text.textContent = message;
+  if (field) {
+    text.href = `#${field.id}`;
+    text.addEventListener("click", (event) => {
+      event.preventDefault();
+      field.focus();
+    });
+  }
+  line.append(text);
+  return line;
+}
+
+function mark(field, message) {
+  field.setAttribute("aria-invalid", "true");
+  document.getElementById(`${field.id}-error`).textContent = message;
+}

@@ -1,0 +1,400 @@
+"""What every runtime of processes promises, over the sandbox and without one."""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from evaluating_app import World, write_app, write_environment
+
+from modelyard.domain.plan import Limits
+from modelyard.domain.states import ExitReason
+from modelyard.runtime.cgroups import Cgroups
+from modelyard.runtime.probe import Address, NeverReadyError, ProbeStoppedError, wait_ready
+from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
+from modelyard.runtime.runtime import Actual, ActualState, NoSuchInstanceError, Role, StartError
+from modelyard.runtime.sandbox import Bubblewrap
+from modelyard.runtime.trusted import Trusted
+
+DEADLINE_S = 20.0
+
+LAUNCHERS = [
+    pytest.param(("trusted", True), id="trusted"),
+    pytest.param(("trusted", False), id="trusted-without-cgroups"),
+    pytest.param(("bubblewrap", True), id="bubblewrap", marks=pytest.mark.sandbox),
+    pytest.param(("bubblewrap", False), id="bubblewrap-without-cgroups", marks=pytest.mark.sandbox),
+]
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    between = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, what
+        between.wait(0.005)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> RuntimeFolders:
+    base = tmp_path_factory.mktemp("runtime")
+    for folder in (base, *list(base.parents)[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    write_app(base / "apps")
+    write_environment(base / "environments")
+    return RuntimeFolders(base / "apps", base / "environments", base / "output")
+
+
+@pytest.fixture
+def changed() -> list[str]:
+    return []
+
+
+@pytest.fixture(params=LAUNCHERS)
+def world(request, folders, tmp_path, changed) -> Iterator[World]:
+    kind, grouped = request.param
+    launcher = Trusted(scratch=tmp_path) if kind == "trusted" else Bubblewrap()
+    runtime = ProcessRuntime(folders, launcher, cgroups=None if grouped else Cgroups(), on_change=changed.append)
+    try:
+        yield World(folders, runtime)
+    finally:
+        runtime.close()
+        shutil.rmtree(folders.output, ignore_errors=True)
+
+
+def actual(world: World, name: str) -> Actual:
+    return next(each for each in world.runtime.actual() if each.name == name)
+
+
+def test_this_machine_can_be_used(world):
+    report = world.runtime.probe()
+    assert report.usable, report
+    assert world.runtime.probe() is report
+
+
+def test_a_created_instance_is_not_running(world):
+    world.create("a")
+    world.create("a")
+    assert world.runtime.actual() == [Actual("a", Role.APP, "v1", ActualState.CREATED, 0)]
+    assert world.runtime.listening("a") == []
+    assert world.runtime.port("a") == 8080
+    with pytest.raises(NoSuchInstanceError):
+        world.runtime.usage("a")
+
+
+def test_a_started_instance_answers(world):
+    at = world.ready("a")
+    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.RUNNING, 1)
+    assert world.evaluate("a", at, "answer = 6 * 7") == 42
+    assert at[1].port == world.runtime.port("a")
+    assert [(each.host, each.port) for each in world.runtime.listening("a")] == [("127.0.0.1", at[1].port)]
+
+
+def test_a_second_start_is_the_first(world):
+    world.create("a")
+    numbers: list[int] = []
+    threads = [threading.Thread(target=lambda: numbers.append(world.runtime.start("a"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert numbers == [1] * 8
+
+
+def test_the_app_sees_its_own_variables_and_no_others(world, monkeypatch):
+    monkeypatch.setenv("MODELYARD_CANARY", "of the platform")
+    seen = world.evaluate("a", world.ready("a"), "import os; answer = dict(os.environ)")
+    threads = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"}
+    caches = {"HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR"}
+    python = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
+    assert set(seen) - {"PWD"} == {"PORT", "HOME", "TMPDIR", "LANG", "PATH", "MODELYARD_VERSION"} | threads | caches | python
+    assert seen["MODELYARD_VERSION"] == "v1"
+    assert seen["OMP_NUM_THREADS"] == "1"
+
+
+def test_no_descriptor_but_its_own_reaches_the_app(world):
+    code = "import os; answer = [os.readlink(f'/proc/self/fd/{n}') for n in range(64) if os.path.lexists(f'/proc/self/fd/{n}')]"
+    kinds = [name.split(":")[0] for name in world.evaluate("a", world.ready("a"), code)]
+    assert kinds == ["/dev/null", "pipe", "pipe", "socket", "socket"]
+
+
+def test_what_the_app_writes_is_gone_with_it(world, folders):
+    code = """
+with open("weights.bin", "r+b") as file:
+    file.write(b"CHANGED!")
+for path in ("made", "inner/made"):
+    with open(path, "w") as file:
+        file.write("new")
+answer = open("weights.bin", "rb").read().decode()
+"""
+    assert world.evaluate("a", world.ready("a"), code) == "CHANGED!"
+    assert (folders.apps / "v1/weights.bin").read_bytes() == b"original"
+    assert not (folders.apps / "v1/made").exists()
+    world.runtime.stop("a", 0)
+    at = (world.runtime.start("a"), Address("127.0.0.1", world.runtime.port("a")))
+    wait_ready(world.runtime, "a", at[0], world.create("a"), DEADLINE_S)
+    again = "import os; answer = [os.path.exists('made'), os.path.exists('inner/made'), open('weights.bin').read()]"
+    assert world.evaluate("a", at, again) == [False, False, "original"]
+
+
+def test_the_working_folder_may_lie_below_the_root(world):
+    plan = world.create("a", folder="inner")
+    plan = plan.model_copy(update={"command": ("python", "../app.py")})
+    world.runtime.create(world.runtime._instance("a").spec.__class__("b", Role.VERIFY, "v1", "e1", plan))
+    start = world.runtime.start("b")
+    at = (start, wait_ready(world.runtime, "b", start, plan, DEADLINE_S))
+    assert world.evaluate("b", at, "import os; answer = os.getcwd()").endswith("/app/inner")
+
+
+def test_sockets_are_handed_out_for_this_start_alone(world):
+    start, address = world.ready("a")
+    many = world.runtime.dial("a", start, 64)
+    assert len(many) == 64
+    for each in many:
+        with each:
+            assert each.family == socket.AF_INET
+            assert not each.get_inheritable()
+            if each in many[-2:]:
+                each.connect((address.host, address.port))
+    for name, number in (("a", start + 1), ("a", start - 1), ("unknown", 1)):
+        with pytest.raises(NoSuchInstanceError):
+            world.runtime.dial(name, number)
+    world.runtime.stop("a", 0)
+    with pytest.raises(NoSuchInstanceError):
+        world.runtime.dial("a", start)
+
+
+def test_threads_may_dial_at_once(world):
+    at = world.ready("a")
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: answers.extend(world.evaluate("a", at, f"answer = {n}") for _ in range(10))) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == sorted([*range(8)] * 10)
+
+
+def test_an_app_may_listen_on_ipv6(world):
+    start, address = world.ready("a", "host=::1")
+    assert address.host == "::1"
+    assert world.evaluate("a", (start, address), "answer = 'six'") == "six"
+
+
+def test_a_refused_connection_is_real(world):
+    start, address = world.ready("a")
+    (dialled,) = world.runtime.dial("a", start)
+    with dialled, pytest.raises(ConnectionRefusedError):
+        dialled.connect(("127.0.0.1", 1 if address.port != 1 else 2))
+
+
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    while True:
+        pass
+os.wait()
+"""
+
+
+def test_a_frozen_instance_uses_no_processor(world):
+    at = world.ready("a", f"first={DAEMON}")
+    eventually(lambda: world.runtime.usage("a").processes == 2, "the daemon runs")
+    world.runtime.freeze("a")
+    world.runtime.freeze("a")
+    assert actual(world, "a").state is ActualState.FROZEN
+    before = world.runtime.usage("a").cpu_s
+    with pytest.raises(TimeoutError):
+        world.evaluate("a", at, "answer = 1", timeout_s=0.3)
+    assert world.runtime.usage("a").cpu_s == before
+    world.runtime.thaw("a")
+    world.runtime.thaw("a")
+    assert actual(world, "a").state is ActualState.RUNNING
+    assert world.evaluate("a", at, "answer = 1") == 1
+    eventually(lambda: world.runtime.usage("a").cpu_s > before, "the daemon runs on")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_stop_lets_the_app_say_goodbye(world, frozen, changed):
+    goodbye = "import signal; signal.signal(signal.SIGTERM, lambda *_: (print('goodbye', flush=True), os._exit(0)))"
+    world.ready("a", f"first={goodbye}")
+    if frozen:
+        world.runtime.freeze("a")
+    world.runtime.stop("a", DEADLINE_S)
+    world.runtime.stop("a", DEADLINE_S)
+    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.EXITED, 1, None, "exit status 0")
+    assert world.runtime.logs("a") == b"starting\ngoodbye\n"
+    assert world.runtime.listening("a") == []
+    eventually(lambda: changed == ["a"], "the caller is told")
+
+
+def test_an_app_that_will_not_go_is_ended(world):
+    world.ready("a", "first=import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    world.runtime.stop("a", 0.2)
+    assert actual(world, "a").reason is None
+    assert actual(world, "a").detail == "killed by signal 9"
+
+
+def alive(token: str) -> list[int]:
+    """Every process of this machine whose environment names the token."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and token.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("end", ["stop", "exit", "close"])
+def test_nothing_is_left_of_an_instance(world, folders, end, tmp_path):
+    version = f"gone-{end}"
+    write_app(folders.apps, version)
+    at = world.ready("a", f"first={DAEMON}", version=version)
+    eventually(lambda: world.runtime.usage("a").processes == 2, "the daemon runs")
+    assert alive(version)
+    if end == "stop":
+        world.runtime.stop("a", 0)
+    elif end == "close":
+        world.runtime.close()
+    else:
+        with pytest.raises(OSError):  # noqa: PT011 - cut off, in one of several ways
+            world.evaluate("a", at, "import os; os._exit(0)")
+        eventually(lambda: actual(world, "a").state is ActualState.EXITED, "it ends")
+    assert alive(version) == []
+    assert list(tmp_path.iterdir()) == []
+    shutil.rmtree(folders.apps / version)
+
+
+def test_a_crash_is_told_with_its_exit(world, changed):
+    world.create("a", "first=print('no good'); sys.exit(3)")
+    start = world.runtime.start("a")
+    eventually(lambda: changed == ["a"], "the caller is told")
+    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.EXITED, start, ExitReason.CRASHED, "exit status 3")
+    assert world.runtime.logs("a") == b"starting\nno good\n"
+    assert world.runtime.start("a") == start + 1
+
+
+def test_a_removed_instance_is_forgotten_and_its_output_kept(world):
+    start, _ = world.ready("a")
+    world.runtime.remove("a")
+    world.runtime.remove("a")
+    assert world.runtime.actual() == []
+    assert world.runtime.logs("a") == b"starting\n"
+    with pytest.raises(NoSuchInstanceError):
+        world.runtime.start("a")
+    assert world.ready("a")[0] == start + 1
+
+
+def test_a_flood_of_output_keeps_its_end_and_the_app_alive(world):
+    at = world.ready("a")
+    world.evaluate("a", at, "import sys; sys.stdout.write('x' * 99 + '\\n'); [sys.stdout.write('y' * 99 + '\\n') for _ in range(60000)]")
+    world.evaluate("a", at, "print('the end', flush=True)")
+    eventually(lambda: world.runtime.logs("a").endswith(b"the end\n"), "the end is kept")
+    assert len(world.runtime.logs("a", 1000)) == 1000
+    kept = sum(file.stat().st_size for file in world.folders.output.iterdir())
+    assert kept < 3 * 1024 * 1024
+
+
+def test_an_instance_without_its_code_cannot_be_started(world, tmp_path):
+    world.create("a", version="never-unpacked")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(StartError):
+        world.runtime.start("a")
+    assert actual(world, "a").state is ActualState.CREATED
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_could_leave_its_folder_is_refused(world):
+    with pytest.raises(ValueError, match="not a name"):
+        world.create("../a")
+
+
+def test_fifty_starts_leave_no_descriptor_and_no_zombie(world):
+    world.ready("a")
+    world.runtime.stop("a", 0)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        world.runtime.start("a")
+        world.runtime.stop("a", 0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
+    states = [Path("/proc", child, "stat").read_text().rpartition(")")[2].split()[0] for child in children]
+    assert "Z" not in states
+
+
+def test_memory_and_processes_are_counted(world):
+    at = world.ready("a")
+    world.evaluate("a", at, "import builtins; builtins.kept = bytearray(b'x') * 50_000_000")
+    usage = world.runtime.usage("a")
+    assert 50_000_000 < usage.memory_bytes < 150_000_000
+    assert usage.processes == 1
+
+
+class TestReadiness:
+    """When an app counts as ready, and where."""
+
+    def wait(self, world: World, *options: str, deadline_s: float = DEADLINE_S, **plan: object) -> Address:
+        told = world.create("a", *options, **plan)
+        return wait_ready(world.runtime, "a", world.runtime.start("a"), told, deadline_s)
+
+    @pytest.mark.parametrize("status", [200, 401, 404, 405, 501])
+    def test_an_app_without_a_health_path_is_ready_when_it_answers(self, world, status):
+        assert self.wait(world, f"health={status}").port == world.runtime.port("a")
+
+    def test_an_app_that_says_500_is_not(self, world):
+        with pytest.raises(NeverReadyError, match="answered 503") as caught:
+            self.wait(world, "health=503", deadline_s=1.5)
+        assert caught.value.reason is ExitReason.NEVER_READY
+
+    def test_another_port_than_the_declared_one_is_found(self, world):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        assert self.wait(world, f"port={port}") == Address("127.0.0.1", port)
+
+    def test_any_address_is_reached_by_loopback(self, world):
+        assert self.wait(world, "host=0.0.0.0").host == "127.0.0.1"
+
+    def test_a_crash_ends_the_wait(self, world):
+        with pytest.raises(NeverReadyError, match="exit status 7") as caught:
+            self.wait(world, "first=sys.exit(7)")
+        assert caught.value.reason is ExitReason.CRASHED
+
+    def test_an_app_that_never_listens_is_told(self, world):
+        with pytest.raises(NeverReadyError, match="nothing listens"):
+            self.wait(world, "first=import time; time.sleep(60)", deadline_s=0.5)
+
+    def test_what_is_no_http_is_told(self, world):
+        code = "s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\nwhile True: s.accept()[0].sendall(b'220 mail\\r\\n')"
+        with pytest.raises(NeverReadyError, match="did not answer HTTP"):
+            self.wait(world, f"first={code}", deadline_s=1.0)
+
+    def test_the_caller_may_end_the_wait(self, world):
+        told = world.create("a", "first=import time; time.sleep(60)")
+        start = world.runtime.start("a")
+        looks = iter([False, False, True])
+        with pytest.raises(ProbeStoppedError):
+            wait_ready(world.runtime, "a", start, told, DEADLINE_S, lambda: next(looks))
+
+
+def test_more_memory_than_allowed_is_told(world, request):
+    limits = Limits(memory_bytes=64 * 1024 * 1024)
+    if any("memory" in note for note in world.runtime.probe().notes):
+        pytest.skip("no hard limit on memory here")
+    at = world.ready("a", limits=limits)
+    with pytest.raises(OSError):  # noqa: PT011 - cut off, in one of several ways
+        world.evaluate("a", at, "kept = bytearray(b'x') * 500_000_000")
+    eventually(lambda: actual(world, "a").state is ActualState.EXITED, "it ends")
+    assert actual(world, "a").reason is ExitReason.OOM_KILLED
+    assert "64 MiB" in actual(world, "a").detail

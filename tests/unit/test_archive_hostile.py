@@ -1,0 +1,371 @@
+"""Hostile zips are refused with a code and the entry's name, before anything is written."""
+
+import os
+import stat
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from modelyard.domain.errors import Invalid
+from upload_service.archive import ArchiveCaps, read_archive
+
+MIB = 1024 * 1024
+NAMES = [
+    "../x", "../../etc/passwd", "a/../x", "a/../../x", "a/..", "..", ".", "./x", "a/./x", "a/.",
+    "/x", "/etc/passwd", "//x", "//host/share", "a//x", "a//", "/", "//", "",
+    "..\\x", "a\\..\\x", "\\x", "\\\\host\\share\\x", "a\\\\x", "a/..\\..\\x", "..\\../x", "\\..\\x",
+    "C:x", "C:/x", "C:\\x", "c:\\Windows\\x", "Z:", "C:..\\x",
+    "a\0b", "app.py\0.txt", "\0", "a/\0/b", "../\0",
+    "a\nb", "a\rb", "a\tb", "a\x1bb", "a\x7fb", "\x01", "a\u0085b", "a\u2028b", "a\u2029b",
+    "a\u202eyp.exe", "a\u202ab", "a\u2066b", "a\u200fb", "a\u061cb", "a\u200bb", "\ufeffapp.py", "a\ufffe",
+    "a.", "a ", "a./b", "a /b", "...", " ", "a/ ", "a/ /b", "con. ",
+    "a" * 256, "\u00e9" * 128, "d/" + "b" * 256, "/".join(["a" * 200] * 6), "a/" * 64 + "b",
+]  # fmt: skip
+
+
+class RawName(zipfile.ZipInfo):
+    """Writes exactly the bytes that it is given as a name."""
+
+    def __init__(self, raw, flags=0):
+        super().__init__("x")
+        self.raw, self.name_flags = raw, flags
+
+    def _encodeFilenameFlags(self):  # noqa: N802 - zipfile's own name
+        return self.raw, self.flag_bits | self.name_flags
+
+
+def named(path, *names, content=b"x"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.py", "x")
+        for name in names:
+            raw = name if isinstance(name, bytes) else name.encode()
+            archive.writestr(RawName(raw, 0 if raw.isascii() else 0x800), content)
+    return path
+
+
+def refused(path, caps=None):
+    with pytest.raises(Invalid) as caught:
+        read_archive(path, caps) if caps else read_archive(path)
+    assert caught.value.mend
+    return caught.value
+
+
+def code(path, caps=None):
+    return refused(path, caps).code
+
+
+def patched(path, *changes):
+    raw = bytearray(path.read_bytes())
+    for at, change in changes:
+        at = len(raw) + at if at < 0 else at
+        raw[at : at + len(change)] = change
+    path.write_bytes(raw)
+    return path
+
+
+def central(path, index=0):
+    """Where the central record of an entry begins."""
+    at = -1
+    raw = path.read_bytes()
+    for _ in range(index + 1):
+        at = raw.index(b"PK\1\2", at + 1)
+    return at
+
+
+@pytest.fixture
+def plain(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("app.py", "print(1)\n" * 100)
+        archive.writestr("b.py", "print(2)\n" * 100)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_hostile_name_is_refused_and_nothing_is_written(tmp_path, name):
+    error = refused(named(tmp_path / "a.zip", name))
+    assert error.code == "archive_path"
+    assert len(error.errors) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.zip"]
+
+
+def test_there_are_sixty_hostile_names():
+    assert len(set(NAMES)) >= 60
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a", "a"],
+        ["a/b", "a/b"],
+        ["a", "A"],
+        ["a/x", "A/y"],
+        ["stra\u00dfe", "STRASSE"],
+        ["a", "a/b"],
+        ["a/b", "a"],
+        ["a/", "a"],
+        ["a/", "a/"],
+        ["\u00e9", "e\u0301"],
+        ["a/b", "a\\b"],
+        ["GOOD.PY"],
+    ],  # fmt: skip
+    ids=ascii,
+)
+def test_names_that_a_file_system_may_take_for_one_are_refused(tmp_path, names):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.py", "x")
+        for name in names:
+            archive.writestr(RawName(name.encode(), 0 if name.isascii() else 0x800), b"")
+    assert code(path) == "archive_path"
+
+
+def test_a_name_that_is_not_the_utf8_that_it_says(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(RawName(b"caf\xe9.py", 0x800), "x")
+    assert code(tmp_path / "a.zip") == "archive_path"
+
+
+@pytest.mark.parametrize("extra_name", [b"../evil.py", b"app.py\0", b""])
+def test_a_second_name_in_the_extra_field_is_refused(tmp_path, extra_name):
+    info = zipfile.ZipInfo("app.py")
+    body = b"\1" + struct.pack("<L", zlib.crc32(b"app.py")) + extra_name
+    info.extra = struct.pack("<2H", 0x7075, len(body)) + body
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, "x")
+    assert code(tmp_path / "a.zip") == "archive_path"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("link", stat.S_IFLNK | 0o777),
+        ("fifo", stat.S_IFIFO | 0o644),
+        ("socket", stat.S_IFSOCK | 0o644),
+        ("char", stat.S_IFCHR | 0o644),
+        ("block", stat.S_IFBLK | 0o644),
+        ("setuid", stat.S_IFREG | 0o4755),
+        ("setgid", stat.S_IFREG | 0o2755),
+        ("both", stat.S_IFREG | 0o6755),
+        ("sticky", stat.S_IFREG | 0o1755),
+        ("bare setuid", 0o4755),
+        ("folder without slash", stat.S_IFDIR | 0o755),
+        ("file with slash/", stat.S_IFREG | 0o644),
+        ("link with slash/", stat.S_IFLNK | 0o777),
+        ("setuid folder/", stat.S_IFDIR | 0o4755),
+        ("whiteout", 0o160000 | 0o644),
+    ],  # fmt: skip
+)
+def test_what_is_neither_file_nor_folder_is_refused(tmp_path, name, mode):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("app.py", "x")
+        archive.writestr(info, b"" if name.endswith("/") else b"/etc/passwd")
+    error = refused(tmp_path / "a.zip")
+    assert error.code == "archive_type"
+    assert error.errors[0]["entry"] == repr(name)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_methods_of_compression_are_refused(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("app.py", "x" * 100)
+    assert code(tmp_path / "a.zip") == "archive_type"
+
+
+@pytest.mark.parametrize("flag", [0x0001, 0x0040, 0x2000, 0x0020])
+def test_encrypted_entries_are_refused(plain, flag):
+    flags = struct.pack("<H", flag)
+    assert code(patched(plain, (6, flags), (central(plain) + 8, flags))) == "archive_type"
+
+
+def test_what_is_no_zip(tmp_path):
+    for content in (b"", b"PK", b"hello" * 1000, b"PK\5\6" + b"\0" * 10, b"Rar!\x1a\7\0" + b"\0" * 100):
+        (tmp_path / "a.zip").write_bytes(content)
+        assert code(tmp_path / "a.zip") == "archive_corrupt"
+
+
+def test_a_zip_of_nothing_is_empty(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w"):
+        pass
+    assert code(tmp_path / "a.zip") == "archive_empty"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.mkdir("only")
+        archive.writestr("__MACOSX/x", "x")
+    assert code(tmp_path / "a.zip") == "archive_empty"
+
+
+def test_every_cut_is_refused(plain):
+    whole = plain.read_bytes()
+    for length in range(len(whole)):
+        plain.write_bytes(whole[:length])
+        assert code(plain) == "archive_corrupt", length
+
+
+def test_bytes_that_belong_to_nothing_are_refused(plain):
+    whole = plain.read_bytes()
+    cd, second = central(plain), whole.index(b"PK\3\4", 10)
+    for changed in (b"x" + whole, whole + b"x", whole + whole, whole[:cd] + b"hidden" + whole[cd:], whole[:second] + b"x" + whole[second:]):
+        plain.write_bytes(changed)
+        assert code(plain) == "archive_corrupt"
+
+
+@pytest.mark.parametrize("at", [4, 6, 8, 14, 18, 22, 26, 28])
+def test_records_that_differ_are_refused(plain, at):
+    before = plain.read_bytes()[at]
+    changed = bytes([before ^ 1])
+    found = code(patched(plain, (at, changed)))
+    # The version that is needed to extract may differ; everything else may not.
+    assert at == 4 or found == "archive_corrupt"
+
+
+def test_a_flipped_byte_of_content_is_found(plain):
+    assert code(patched(plain, (40, b"\xff\xff\xff"))) == "archive_corrupt"
+
+
+def test_a_wrong_data_descriptor_is_refused(tmp_path):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as sink, zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("app.py", "x")
+    with os.fdopen(reader, "rb") as source:
+        (tmp_path / "a.zip").write_bytes(source.read())
+    at = (tmp_path / "a.zip").read_bytes().index(b"PK\7\10")
+    assert code(patched(tmp_path / "a.zip", (at + 4, b"\0"))) == "archive_corrupt"
+
+
+def overlapping(count, kernel_bytes):
+    """David Fifield's shape: each entry quotes the next one's header in a stored block, and all end in one kernel."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    kernel = packer.compress(b"\0" * kernel_bytes) + packer.flush()
+    content, files, records = b"\0" * kernel_bytes, [], b""
+    body, packed = kernel, kernel
+    for index in reversed(range(count)):
+        name = f"f{index:04}".encode()
+        local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 33, zlib.crc32(content), len(packed), len(content), len(name), 0) + name
+        files.append((name, zlib.crc32(content), len(packed), len(content)))
+        body = local + packed
+        packed = b"\0" + struct.pack("<2H", len(local), len(local) ^ 0xFFFF) + local + packed
+        content = local + content
+        body, packed = body, packed
+    whole = body
+    sizes = [len(local_name) + 30 for local_name, *_ in files]
+    offset = 0
+    for (name, crc, size, out), head in zip(reversed(files), reversed(sizes), strict=True):
+        records += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 8, 0, 33, crc, size, out, len(name), 0, 0, 0, 0, 0, offset) + name
+        offset += head + 5
+    return whole + records + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(records), len(whole), 0)
+
+
+def test_overlapping_entries_are_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(overlapping(5, 100_000))
+    with zipfile.ZipFile(path) as reader:
+        assert len(reader.read("f0003")) > 100_000
+    error = refused(path)
+    assert error.code == "archive_bomb"
+    assert "shares its bytes" in error.message
+
+
+def test_two_records_for_one_content_are_refused(plain):
+    whole = plain.read_bytes()
+    cd = central(plain)
+    first = whole[cd : central(plain, 1)]
+    again = first.replace(b"app.py", b"apq.py")
+    end = bytearray(whole[-22:])
+    struct.pack_into("<2HL", end, 8, 3, 3, len(whole) - cd - 22 + len(again))
+    plain.write_bytes(whole[:-22] + again + end)
+    assert code(plain) in {"archive_bomb", "archive_corrupt"}
+
+
+def test_a_size_field_that_lies_is_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", b"\0" * 100 * MIB)
+    size = struct.pack("<L", 10)
+    error = refused(patched(path, (22, size), (central(path) + 24, size)))
+    assert error.code == "archive_bomb"
+    assert error.errors[0]["entry"] == "'zeros'"
+
+
+def test_a_ratio_above_a_hundred_is_refused_only_where_it_is_much(tmp_path):
+    path = tmp_path / "a.zip"
+    for mib, expected in ((63, None), (65, "archive_bomb")):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("zeros", b"\0" * mib * MIB)
+        if expected:
+            assert code(path) == expected
+        else:
+            with read_archive(path) as archive:
+                assert archive.entries[0].size == mib * MIB
+
+
+def test_caps_hold(plain):
+    for caps in (ArchiveCaps(in_bytes=100), ArchiveCaps(out_bytes=1000), ArchiveCaps(entries=1)):
+        assert code(plain, caps) == "archive_bomb"
+
+
+def many(count, declared):
+    record = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    records = record * count
+    head = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"a"
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, declared, declared, len(records), len(head))
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(head) + len(records), 1)
+    short = min(declared, 0xFFFF)
+    return head + records + end + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, short, short, len(records), len(head), 0)
+
+
+@pytest.mark.parametrize(("declared", "expected"), [(1_000_000, "archive_bomb"), (5, "archive_bomb")])
+def test_a_million_entries_are_refused_whatever_is_declared(tmp_path, declared, expected):
+    (tmp_path / "a.zip").write_bytes(many(1_000_000, declared))
+    assert code(tmp_path / "a.zip") == expected
+
+
+def test_more_records_than_declared_are_refused(tmp_path):
+    (tmp_path / "a.zip").write_bytes(many(20, 5))
+    assert code(tmp_path / "a.zip") == "archive_corrupt"
+
+
+def test_zip64_ends_are_read_and_compared(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(many(1, 1))
+    with read_archive(path) as archive:
+        assert archive.names == ("a",)
+    for at, change in ((-22 - 20 + 8, b"\1"), (-22 - 20 - 56 + 4, b"\1"), (-22 - 20 - 56 + 24, b"\2"), (-22 + 8, b"\2"), (-22 + 16, b"\1")):
+        path.write_bytes(many(1, 1))
+        assert code(patched(path, (at, change))) == "archive_corrupt"
+
+
+@pytest.mark.parametrize("bomb", ["overlap", "entries", "lie", "ratio"])
+def test_a_bomb_costs_neither_time_nor_memory(tmp_path, bomb):
+    path = tmp_path / "a.zip"
+    if bomb == "overlap":
+        path.write_bytes(overlapping(1000, 10 * MIB))
+    elif bomb == "entries":
+        path.write_bytes(many(1_000_000, 1_000_000))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("zeros", b"\0" * 100 * MIB)
+        if bomb == "lie":
+            size = struct.pack("<L", 10)
+            patched(path, (22, size), (central(path) + 24, size))
+    script = (
+        "import resource, sys, time\n"
+        "from pathlib import Path\n"
+        "from modelyard.domain.errors import Invalid\n"
+        "from upload_service.archive import read_archive\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))\n"
+        "begun = time.process_time()\n"
+        "try:\n    read_archive(Path(sys.argv[1]))\n"
+        "except Invalid as error:\n    print(error.code, time.process_time() - begun)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run([sys.executable, "-c", script, path], cwd=root, capture_output=True, text=True, check=True)
+    found, seconds = ran.stdout.split()
+    assert found == "archive_bomb"
+    assert float(seconds) <= 2
