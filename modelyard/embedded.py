@@ -77,6 +77,7 @@ def up(settings: Settings, *, announce: Callable[[Running], None]) -> int:
     """
     with ExitStack() as held:
         house = _House(settings, held)
+        house.process.stop_on_signals()
         house.process.run(lambda: announce(house.running))
     return 0
 

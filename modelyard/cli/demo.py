@@ -50,7 +50,7 @@ def demo(
             invocation = replace(invocation, data=Path(fresh))
         steps = Steps(invocation.screen)
         with steps.timed("start"):
-            running = held.enter_context(embedded.started(invocation.settings(port=0)))
+            running = held.enter_context(embedded.started(invocation.settings(port=0, log_level="warning")))
         _shown(replace(invocation, server=running.url), running, steps)
         if not once:
             _wait(invocation.screen, running, invocation.data)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urljoin
 
 import typer
 
@@ -43,7 +44,7 @@ def upload(
         taken = send(invocation, client, path, owner, name, description)
         if wait and taken.build_id and taken.status != "ready":
             taken = _watched(invocation, client, taken)
-    where = taken.url or f"{invocation.url()}/m/{owner}/{name}/"
+    where = urljoin(invocation.url(), taken.url or f"/m/{owner}/{name}/")
     document = taken.model_dump(mode="json") | {"url": where}
     invocation.screen.answer(document, f"{taken.status}  {owner}/{name}  version {taken.version}  {where}")
 

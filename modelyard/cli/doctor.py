@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -138,15 +139,18 @@ def register(app: typer.Typer) -> None:
 
 def _probed(settings: "Settings") -> "Report | None":
     from modelyard.embedded import make_runtime  # noqa: PLC0415 - loads the whole server
+    from modelyard.runtime.sandbox import Bubblewrap  # noqa: PLC0415 - as the line before
 
     found: list[Report] = []
 
     def probe() -> None:
-        runtime = make_runtime(settings)
-        try:
+        # Without a sandbox the runtime is one for trusted code, which is always usable: it cannot say what is missing.
+        sandbox = Bubblewrap().probe()
+        if not sandbox.usable:
+            found.append(sandbox)
+            return
+        with closing(make_runtime(settings)) as runtime:
             found.append(runtime.probe())
-        finally:
-            runtime.close()
 
     # A sandbox that hangs must not hang the doctor: the thread is left behind with the process.
     thread = threading.Thread(target=probe, daemon=True)

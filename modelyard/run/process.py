@@ -1,10 +1,11 @@
 """One process: starts the services' loops and the web server, and drains both on a signal."""
 
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import structlog
 import uvicorn
@@ -17,6 +18,13 @@ PAUSES_S = (0.2, 1.0, 5.0)
 """Pauses after the first, the second and every later failure in a row of a loop's step."""
 
 log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signals: it would end the process by them before the loops are drained."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # its own is a generator's
+        return nullcontext()
 
 
 class Process:
@@ -43,7 +51,7 @@ class Process:
             backlog=4096,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._threads: list[threading.Thread] = []
 
     def run(self, announce: Callable[[], None]) -> None:
@@ -62,19 +70,21 @@ class Process:
             self._drain()
 
     def stop(self) -> None:
-        """Ask the process to drain; returns at once."""
-        self._kernel.stopping.set()
+        """Ask the process to drain, and at the second time not to wait for calls in flight; returns at once."""
+        self._server.force_exit = self._server.should_exit
         self._server.should_exit = True
+        self._kernel.stopping.set()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGINT and SIGTERM ask it; called from the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: self.stop())
 
     def _announce(self, announce: Callable[[], None]) -> None:
         while not self._server.started and not self._server.should_exit:
             time.sleep(0.005)
         if self._server.started:
             announce()
-        # A signal sets uvicorn's flag alone; whoever waits inside a request must hear of it too.
-        while not self._server.should_exit:
-            self._kernel.stopping.wait(0.2)
-        self._kernel.stopping.set()
 
     def _turn(self, loop: Loop) -> None:
         failures = 0

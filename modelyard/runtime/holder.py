@@ -39,9 +39,12 @@ def main(control_fd: int) -> NoReturn:
     os.umask(0o022)
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
-    order = json.loads(_line(control) or b"{}")
+    text = _line(control)
+    if not text:
+        sys.exit(LET_GO)
+    order = json.loads(text)
     try:
-        child = _sandboxed(order, control) if order.get("mode") == "sandbox" else _plain(order)
+        child = _sandboxed(order, control) if order["mode"] == "sandbox" else _plain(order)
     except OSError as error:
         _say(control, {"error": str(error)})
         sys.exit(1)

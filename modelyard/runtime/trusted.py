@@ -1,5 +1,6 @@
 """Starts apps without a sandbox, for a person who uploads only what they trust (`--trust-uploads`)."""
 
+import os
 import shutil
 import socket
 import tempfile
@@ -11,6 +12,8 @@ from modelyard.runtime.held import HolderProcess
 from modelyard.runtime.launcher import Order
 from modelyard.runtime.runtime import Listener, Report, StartError
 from modelyard.runtime.server_config import FILES
+
+_PREFIX = "modelyard-start-"
 
 
 class TrustedApp(HolderProcess):
@@ -41,7 +44,8 @@ class Trusted:
     name = "process (no sandbox)"
 
     def __init__(self, *, scratch: Path | None = None) -> None:
-        self._scratch = scratch
+        self._scratch = scratch or Path(tempfile.gettempdir())
+        _sweep(self._scratch)
 
     def probe(self) -> Report:
         """See `Launcher.probe`."""
@@ -50,12 +54,30 @@ class Trusted:
 
     def launch(self, order: Order) -> TrustedApp:
         """See `Launcher.launch`."""
-        scratch = Path(tempfile.mkdtemp(prefix=f"modelyard-{order.name}-", dir=self._scratch)).resolve()
+        scratch = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{order.name}-", dir=self._scratch)).resolve()
         try:
             return _launch(order, scratch)
         except (OSError, StartError) as error:
             shutil.rmtree(scratch, ignore_errors=True)
             raise StartError(str(error)) from error
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove the folders of platforms that were killed before a holder took charge of them."""
+    for folder in scratch.glob(f"{_PREFIX}[0-9]*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's, alive
+        return True
+    return True
 
 
 def _launch(order: Order, scratch: Path) -> TrustedApp:

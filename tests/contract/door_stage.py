@@ -1,16 +1,16 @@
-"""A front door on a real server, apps on real ports behind it, and a runner that keeps its part of the protocol."""
+"""A front door on a real server, and a runner that keeps its part of the protocol."""
 
 import asyncio
 import http.client
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from door_apps import DEADLINE_S, App, Reply, until
 
 from gateway.door_routes import FrontDoorRoutes
 from gateway.front_door import FrontDoor
@@ -28,131 +28,6 @@ STATUS = {
     Kind.NOT_READY: 503,
     Kind.TOO_SLOW: 504,
 }
-DEADLINE_S = 10.0
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for a condition of another thread."""
-    end = time.monotonic() + DEADLINE_S
-    pause = threading.Event()
-    while not holds():
-        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
-        pause.wait(0.002)
-
-
-@dataclass
-class Request:
-    """One request as an app got it."""
-
-    method: str
-    target: str
-    fields: list[tuple[str, str]]
-    body: bytes = b""
-
-    def get(self, name: str) -> list[str]:
-        return [value for key, value in self.fields if key == name]
-
-
-Reply = Callable[[Request, socket.socket], bool]
-
-
-def says(answer: bytes, *, stay: bool = True) -> Reply:
-    """An app that sends these bytes, and keeps the connection if `stay`."""
-
-    def reply(request: Request, conn: socket.socket) -> bool:
-        conn.sendall(answer)
-        return stay
-
-    return reply
-
-
-def ok(body: bytes = b"ok", head: bytes = b"") -> Reply:
-    return says(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
-
-
-class App:
-    """An app on a free loopback port: a thread a connection, each request answered by `reply`, which returns whether to go on.
-
-    Args:
-        reads_body: False: `reply` reads the body itself.
-    """
-
-    def __init__(self, reply: Reply, *, reads_body: bool = True) -> None:
-        self.reply = reply
-        self.requests: list[Request] = []
-        self.connections = 0
-        self._reads_body = reads_body
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
-        self._open: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join()
-        self.hang_up()
-        for thread in self._threads[1:]:
-            thread.join()
-
-    def hang_up(self) -> None:
-        """Close every connection, as a server does whose keep-alive has run out."""
-        for conn in list(self._open):
-            try:
-                conn.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                conn, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.add(conn)
-            thread = threading.Thread(target=self._serve, args=(conn,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, conn: socket.socket) -> None:
-        with conn, conn.makefile("rb") as lines:
-            try:
-                while (request := self._read(lines)) and self._answer(request, conn):
-                    pass
-            except OSError:
-                return
-            finally:
-                self._open.discard(conn)
-
-    def _answer(self, request: Request, conn: socket.socket) -> bool:
-        self.requests.append(request)
-        return self.reply(request, conn)
-
-    def _read(self, lines: Any) -> Request | None:
-        first = lines.readline().decode("latin-1").split()
-        if not first:
-            return None
-        fields: list[tuple[str, str]] = []
-        while (line := lines.readline().decode("latin-1").rstrip("\r\n")) != "":
-            name, _, value = line.partition(":")
-            fields.append((name.lower(), value.strip()))
-        request = Request(first[0], first[1], fields)
-        if self._reads_body:
-            request.body = read_body(request, lines)
-        return request
-
-
-def read_body(request: Request, lines: Any) -> bytes:
-    if request.get("transfer-encoding") == ["chunked"]:
-        body = b""
-        while size := int(lines.readline(), 16):
-            body += lines.read(size)
-            lines.readline()
-        lines.readline()
-        return body
-    return bytes(lines.read(int((request.get("content-length") or ["0"])[0])))
 
 
 @dataclass
@@ -211,37 +86,39 @@ class Caller:
 class Stage:
     """The door as the web layer mounts it, on a loopback port, with all that a case needs to set up and look at."""
 
-    def __init__(self, settings: DoorSettings) -> None:
-        self.routes = FrontDoorRoutes(absent_s=settings.absent_s)
-        self.runner = Runner(self.routes)
-        self.runner.hold.set()
-        self.allowed = True
-        self.strays: list[str] = []
-        self.closed_early = 0
+    def __init__(self) -> None:
         self._apps: list[App] = []
-        self._door: FrontDoor[Caller] = FrontDoor(self.routes, self.runner, lambda _caller, _route: self.allowed, settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.set_up(DoorSettings())
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
-        config = uvicorn.Config(
-            self._web,
-            interface="asgi3",
-            proxy_headers=False,
-            log_level="critical",
-            lifespan="off",
-            date_header=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
+        # No header of the server's own, and none of the caller's that it would believe.
+        plain = {"interface": "asgi3", "proxy_headers": False, "date_header": False, "server_header": False}
+        self._server = uvicorn.Server(uvicorn.Config(self._web, log_level="critical", lifespan="on", timeout_graceful_shutdown=1, **plain))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         self._thread.start()
         until(lambda: self._server.started, "the server listens")
 
+    def set_up(self, settings: DoorSettings) -> None:
+        """A new door with nothing behind it."""
+        self.routes = FrontDoorRoutes(absent_s=settings.absent_s)
+        self.runner = Runner(self.routes)
+        self.runner.hold.set()
+        self.allowed = True
+        self.strays: list[bytes] = []
+        self.closed_early = 0
+        self._door: FrontDoor[Caller] = FrontDoor(self.routes, self.runner, lambda _caller, _route: self.allowed, settings)
+
+    def take_down(self) -> None:
+        """End the apps of the case, and what the door holds of them."""
+        assert self._loop is not None
+        self.runner.hold.set()
+        self._loop.call_soon_threadsafe(self._door.close)
+        while self._apps:
+            self._apps.pop().close()
+
     def close(self) -> None:
         self._server.should_exit = True
-        self.runner.hold.set()
-        for app in self._apps:
-            app.close()
         self._thread.join()
         self._listener.close()
 
@@ -282,7 +159,19 @@ class Stage:
     def is_quiet(self) -> bool:
         return self.routes.stats("model-1").in_flight == 0
 
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        self._loop = asyncio.get_running_loop()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._door.close()
+        await asyncio.sleep(0)  # one turn of the loop, in which the closed connections end
+        await send({"type": "lifespan.shutdown.complete"})
+
     async def _web(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         started = False
 
         async def watched(message: Any) -> None:
@@ -291,8 +180,8 @@ class Stage:
             await send(message)
 
         scope["state"] = {"principal": Caller(), "request_id": "req-1"}
-        if scope["type"] == "http" and not scope["raw_path"].startswith((b"/m/", b"//")):
-            self.strays.append(scope["raw_path"].decode())
+        if not scope["raw_path"].startswith(b"/m/"):
+            self.strays.append(scope["raw_path"])
         try:
             await self._door(scope, receive, watched)
         except ModelyardError as problem:

@@ -23,7 +23,6 @@ DEADLINE_S = 20.0
 
 LAUNCHERS = [
     pytest.param(("trusted", True), id="trusted"),
-    pytest.param(("trusted", False), id="trusted-without-cgroups"),
     pytest.param(("bubblewrap", True), id="bubblewrap", marks=pytest.mark.sandbox),
     pytest.param(("bubblewrap", False), id="bubblewrap-without-cgroups", marks=pytest.mark.sandbox),
 ]
@@ -41,8 +40,6 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> RuntimeFolders:
     base = tmp_path_factory.mktemp("runtime")
-    for folder in (base, *list(base.parents)[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
     write_app(base / "apps")
     write_environment(base / "environments")
     return RuntimeFolders(base / "apps", base / "environments", base / "output")
@@ -388,7 +385,7 @@ class TestReadiness:
             wait_ready(world.runtime, "a", start, told, DEADLINE_S, lambda: next(looks))
 
 
-def test_more_memory_than_allowed_is_told(world, request):
+def test_more_memory_than_allowed_is_told(world):
     limits = Limits(memory_bytes=64 * 1024 * 1024)
     if any("memory" in note for note in world.runtime.probe().notes):
         pytest.skip("no hard limit on memory here")

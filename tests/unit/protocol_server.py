@@ -26,7 +26,7 @@ def problem(status: int, code: str, mend: str = "Do it better.", headers: dict[s
 
 def row(username: str = "ada", model_name: str = "fruit", **other: Any) -> dict[str, Any]:
     base = {"id": VERSION, "username": username, "model_name": model_name, "description": "sorts", "version": 1, "status": "ready"}
-    links = {"build_id": BUILD, "log_url": f"/builds/{BUILD}/log", "url": f"http://yard.test/m/{username}/{model_name}/"}
+    links = {"build_id": BUILD, "log_url": f"/builds/{BUILD}/log", "url": f"/m/{username}/{model_name}/"}
     return base | {"docker_image": None, "docker_container_id": None, "runtime": "process", "created_at": AT} | links | other
 
 

@@ -1,5 +1,6 @@
 """Hostile zips are refused with a code and the entry's name, before anything is written."""
 
+import itertools
 import os
 import stat
 import struct
@@ -15,6 +16,7 @@ from modelyard.domain.errors import Invalid
 from upload_service.archive import ArchiveCaps, read_archive
 
 MIB = 1024 * 1024
+_COUNT = itertools.count()
 NAMES = [
     "../x", "../../etc/passwd", "a/../x", "a/../../x", "a/..", "..", ".", "./x", "a/./x", "a/.",
     "/x", "/etc/passwd", "//x", "//host/share", "a//x", "a//", "/", "//", "",
@@ -32,7 +34,7 @@ class RawName(zipfile.ZipInfo):
     """Writes exactly the bytes that it is given as a name."""
 
     def __init__(self, raw, flags=0):
-        super().__init__("x")
+        super().__init__(f"written{next(_COUNT)}")
         self.raw, self.name_flags = raw, flags
 
     def _encodeFilenameFlags(self):  # noqa: N802 - zipfile's own name
@@ -62,8 +64,8 @@ def code(path, caps=None):
 def patched(path, *changes):
     raw = bytearray(path.read_bytes())
     for at, change in changes:
-        at = len(raw) + at if at < 0 else at
-        raw[at : at + len(change)] = change
+        begin = len(raw) + at if at < 0 else at
+        raw[begin : begin + len(change)] = change
     path.write_bytes(raw)
     return path
 
@@ -113,7 +115,7 @@ def test_there_are_sixty_hostile_names():
         ["\u00e9", "e\u0301"],
         ["a/b", "a\\b"],
         ["GOOD.PY"],
-    ],  # fmt: skip
+    ],
     ids=ascii,
 )
 def test_names_that_a_file_system_may_take_for_one_are_refused(tmp_path, names):
@@ -159,7 +161,7 @@ def test_a_second_name_in_the_extra_field_is_refused(tmp_path, extra_name):
         ("link with slash/", stat.S_IFLNK | 0o777),
         ("setuid folder/", stat.S_IFDIR | 0o4755),
         ("whiteout", 0o160000 | 0o644),
-    ],  # fmt: skip
+    ],
 )
 def test_what_is_neither_file_nor_folder_is_refused(tmp_path, name, mode):
     info = zipfile.ZipInfo(name)
@@ -216,13 +218,11 @@ def test_bytes_that_belong_to_nothing_are_refused(plain):
         assert code(plain) == "archive_corrupt"
 
 
-@pytest.mark.parametrize("at", [4, 6, 8, 14, 18, 22, 26, 28])
+@pytest.mark.parametrize("at", [6, 8, 14, 18, 22, 26, 28])
 def test_records_that_differ_are_refused(plain, at):
     before = plain.read_bytes()[at]
     changed = bytes([before ^ 1])
-    found = code(patched(plain, (at, changed)))
-    # The version that is needed to extract may differ; everything else may not.
-    assert at == 4 or found == "archive_corrupt"
+    assert code(patched(plain, (at, changed))) == "archive_corrupt"
 
 
 def test_a_flipped_byte_of_content_is_found(plain):
@@ -241,23 +241,21 @@ def test_a_wrong_data_descriptor_is_refused(tmp_path):
 
 def overlapping(count, kernel_bytes):
     """David Fifield's shape: each entry quotes the next one's header in a stored block, and all end in one kernel."""
+    content = b"\0" * kernel_bytes
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    kernel = packer.compress(b"\0" * kernel_bytes) + packer.flush()
-    content, files, records = b"\0" * kernel_bytes, [], b""
-    body, packed = kernel, kernel
+    packed = packer.compress(content) + packer.flush()
+    heads, whole = [], b""
     for index in reversed(range(count)):
         name = f"f{index:04}".encode()
-        local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 33, zlib.crc32(content), len(packed), len(content), len(name), 0) + name
-        files.append((name, zlib.crc32(content), len(packed), len(content)))
-        body = local + packed
-        packed = b"\0" + struct.pack("<2H", len(local), len(local) ^ 0xFFFF) + local + packed
+        sums = (zlib.crc32(content), len(packed), len(content))
+        local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 33, *sums, len(name), 0) + name
+        heads.insert(0, (name, sums, len(local)))
+        whole = local + packed
+        packed = b"\0" + struct.pack("<2H", len(local), len(local) ^ 0xFFFF) + whole
         content = local + content
-        body, packed = body, packed
-    whole = body
-    sizes = [len(local_name) + 30 for local_name, *_ in files]
-    offset = 0
-    for (name, crc, size, out), head in zip(reversed(files), reversed(sizes), strict=True):
-        records += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 8, 0, 33, crc, size, out, len(name), 0, 0, 0, 0, 0, offset) + name
+    records, offset = b"", 0
+    for name, sums, head in heads:
+        records += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 8, 0, 33, *sums, len(name), 0, 0, 0, 0, 0, offset) + name
         offset += head + 5
     return whole + records + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(records), len(whole), 0)
 
@@ -345,7 +343,7 @@ def test_zip64_ends_are_read_and_compared(tmp_path):
 def test_a_bomb_costs_neither_time_nor_memory(tmp_path, bomb):
     path = tmp_path / "a.zip"
     if bomb == "overlap":
-        path.write_bytes(overlapping(1000, 10 * MIB))
+        path.write_bytes(overlapping(1000, MIB))
     elif bomb == "entries":
         path.write_bytes(many(1_000_000, 1_000_000))
     else:

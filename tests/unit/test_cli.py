@@ -231,7 +231,7 @@ def test_upload_packs_watches_and_tells_the_address(yarded: Run, yard: Yard, fol
     ended = yarded("upload", str(folder), "--description", "sorts")
 
     assert ended.exit_code == 0
-    assert ended.stdout == "ready  ada/fruit-sorter  version 1  http://yard.test/m/ada/fruit-sorter/\n"
+    assert ended.stdout == f"ready  ada/fruit-sorter  version 1  {yard.url}/m/ada/fruit-sorter/\n"
     assert ended.stderr.splitlines() == [
         "left out: .git",
         "uploading Fruit Sorter.zip as ada/fruit-sorter ...",
@@ -242,11 +242,12 @@ def test_upload_packs_watches_and_tells_the_address(yarded: Run, yard: Yard, fol
     assert b'filename="Fruit Sorter.zip"' in yard.last("POST").body
 
 
-def test_upload_answers_json_alone_while_it_talks_on_standard_error(yarded: Run, folder: Path) -> None:
+def test_upload_answers_json_alone_while_it_talks_on_standard_error(yarded: Run, yard: Yard, folder: Path) -> None:
     ended = yarded("upload", str(folder), "--model", "bob/pear", "--json")
 
     document = json.loads(ended.stdout)
     assert (document["username"], document["model_name"], document["status"]) == ("bob", "pear", "ready")
+    assert document["url"] == f"{yard.url}/m/bob/pear/"
     assert "installing" in ended.stderr
 
 

@@ -1,0 +1,155 @@
+"""A real server in a process of its own, and a caller that speaks to it as curl would."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+FLASK = b"""
+import os, time
+from flask import Flask, jsonify, request
+app = Flask(__name__)
+
+@app.route("/predict", methods=["POST"])
+def predict():
+    return jsonify(prediction=f"Processed: {(request.get_json(silent=True) or {}).get('input', 'no input')}", name=NAME)
+
+@app.route("/health")
+def health():
+    return jsonify(status="healthy")
+"""
+REQUIREMENTS = b"flask==3.0.0\n"
+
+T = TypeVar("T")
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip of these files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def flask_app(name: str, more: bytes = b"") -> bytes:
+    """A small Flask app that says its name."""
+    return zipped({"app.py": b"NAME = " + repr(name).encode() + b"\n" + FLASK + more, "requirements.txt": REQUIREMENTS})
+
+
+def until(look: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:
+    """What `look` gives, as soon as it is true; fails once the time is over."""
+    end = time.monotonic() + deadline_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.02)
+
+
+class Yard:
+    """A server on a free port of the loopback interface, over one data folder."""
+
+    def __init__(self, data: Path, *flags: str, variables: Mapping[str, str] | None = None) -> None:
+        self.data = data
+        self._flags = flags
+        self._variables = dict(variables or {})
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        words = [sys.executable, "-m", "modelyard", "up", "--port", "0", "--data", str(self.data), *self._flags]
+        log = (self.data.parent / f"{self.data.name}.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **self._variables})
+        self.url = until(self._answers, "the server answers", 60)
+        self.token = (self.data / "owner.token").read_text().strip()
+        self.http = httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {self.token}"}, timeout=90)
+
+    def _answers(self) -> str:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the server ended: {self.log()[-2000:]}"
+        try:
+            told = json.loads((self.data / "server.json").read_text())
+            if told["pid"] == self.process.pid and httpx2.get(told["url"] + "/livez", timeout=2).status_code == 200:
+                return str(told["url"])
+        except (OSError, ValueError, httpx2.HTTPError):
+            pass
+        return ""
+
+    def log(self) -> str:
+        """What it printed."""
+        return (self.data.parent / f"{self.data.name}.log").read_text()
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.http.close()
+
+    def end(self) -> int:
+        """Ask it to end, and return its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=40)
+        self.http.close()
+        return code
+
+    def upload(self, owner: str, name: str, zip_bytes: bytes, *, wait_s: int = 60, key: str | None = None) -> httpx2.Response:
+        """Upload as the guide does."""
+        headers = {"prefer": f"wait={wait_s}"} if wait_s else {}
+        if key:
+            headers["idempotency-key"] = key
+        return self.http.post(
+            "/upload", data={"username": owner, "model_name": name}, files={"file": (f"{name}.zip", zip_bytes, "application/zip")}, headers=headers
+        )
+
+    def ready(self, owner: str, name: str, zip_bytes: bytes) -> dict[str, Any]:
+        """Upload, wait, and insist that it is ready."""
+        answer = self.upload(owner, name, zip_bytes)
+        assert answer.status_code == 202, answer.text
+        body: dict[str, Any] = answer.json()
+        assert body["status"] == "ready", self.http.get(body["log_url"]).text
+        return body
+
+    def predict(self, owner: str, name: str, text: str = "hello") -> httpx2.Response:
+        """Call the model."""
+        return self.http.post(f"/m/{owner}/{name}/predict", json={"input": text})
+
+    def state(self, owner: str, name: str) -> str:
+        """The state of the model's instance."""
+        return str(self.http.get(f"/models/{owner}/{name}").json()["state"])
+
+
+def marked(word: str) -> list[int]:
+    """The processes whose environment or command names this word: every process below a server that was given it."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                seen = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if word.encode() in seen:
+                found.append(int(folder.name))
+    return found
