@@ -189,9 +189,8 @@ def refusal(where: str, why: str, mend: str = f"Mend {FILE} and upload again.", 
 
 def _why(kind: str, message: str, where: tuple[int | str, ...]) -> str:
     if kind == "extra_forbidden":
-        table = (
-            {"app": AppTable, "limits": LimitsTable, "idle": IdleTable}.get(str(where[0]), AppSettings) if len(where) > 1 else AppSettings
-        )
+        tables: dict[str, type[BaseModel]] = {"app": AppTable, "limits": LimitsTable, "idle": IdleTable}
+        table = tables[str(where[0])] if len(where) > 1 else AppSettings
         return f"is not known; known are {', '.join(table.model_fields)}"
     if kind == "model_type":
         return f"must be a table: [{where[-1]}]"

@@ -232,17 +232,18 @@ def _end(file: BinaryIO, length: int) -> tuple[int, int, int]:
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) - at < _END.size:
         raise _refusal("archive_corrupt", "This is not a zip, or it is cut off.")
-    _, disk, first_disk, here, count, size, offset, comment = _END.unpack_from(tail, at)
+    *old, comment = _END.unpack_from(tail, at)[1:]
     if at + _END.size + comment != len(tail):
         raise _refusal("archive_corrupt", "There are bytes behind the zip's end.")
-    end, declared = tail_at + at, (count, size, offset)
+    end, fields = tail_at + at, old
     locator = _bytes(file, _LOCATOR64.size, end - _LOCATOR64.size) if end >= _LOCATOR64.size + _END64.size else b""
     if locator.startswith(b"PK\6\7"):
         end -= _LOCATOR64.size + _END64.size
-        big, rest, _, _, disk, first_disk, here, count, size, offset = _END64.unpack(_bytes(file, _END64.size, end))
-        fits = all(old in {new, full} for old, new, full in zip(declared, (count, size, offset), (_FULL16, _FULL32, _FULL32), strict=True))
-        if (big, rest, _LOCATOR64.unpack(locator)[1:]) != (b"PK\6\6", _END64.size - 12, (0, end, 1)) or not fits:
+        magic, length64, _, _, *fields = _END64.unpack(_bytes(file, _END64.size, end))
+        fits = all(each in {new, full} for each, new, full in zip(old, fields, (*[_FULL16] * 4, *[_FULL32] * 2), strict=True))
+        if (magic, length64, *_LOCATOR64.unpack(locator)[1:]) != (b"PK\6\6", _END64.size - 12, 0, end, 1) or not fits:
             raise _refusal("archive_corrupt", "The zip's two end records differ.")
+    disk, first_disk, here, count, size, offset = fields
     if disk or first_disk or here != count or offset + size != end:
         raise _refusal("archive_corrupt", "The zip's list of entries is not where its end says.")
     return count, size, offset

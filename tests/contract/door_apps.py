@@ -110,7 +110,7 @@ class App:
             try:
                 while (request := self._read(lines)) and self._answer(request, conn):
                     pass
-            except OSError:
+            except (OSError, ValueError):  # the door hung up, perhaps within a chunk
                 return
             finally:
                 self._open.discard(conn)
