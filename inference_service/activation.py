@@ -29,7 +29,9 @@ class Starter:
         starts_at_once: Starts that run at the same time; more wait in line.
     """
 
-    def __init__(self, database: Database, runtime: Runtime, lifecycle: Lifecycle, instances: Instances, hold_s: float, starts_at_once: int) -> None:
+    def __init__(
+        self, database: Database, runtime: Runtime, lifecycle: Lifecycle, instances: Instances, hold_s: float, starts_at_once: int
+    ) -> None:
         self._database = database
         self._runtime = runtime
         self._lifecycle = lifecycle
@@ -56,7 +58,11 @@ class Starter:
         if not done:
             phase = self._phases.get(model_id, "queue")
             raise NotReady(
-                "model_starting", "The model is still starting.", "Call again after the pause.", extra={"state": "starting", "phase": phase}, retry_after_s=1
+                "model_starting",
+                "The model is still starting.",
+                "Call again after the pause.",
+                extra={"state": "starting", "phase": phase},
+                retry_after_s=1,
             )
         return begun.result()
 

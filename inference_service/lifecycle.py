@@ -30,7 +30,9 @@ class Lifecycle:
         stopping: True once the process drains.
     """
 
-    def __init__(self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, grace_s: float, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, grace_s: float, stopping: Callable[[], bool]
+    ) -> None:
         self._database = database
         self._runtime = runtime
         self._routes = routes
@@ -157,7 +159,9 @@ class Lifecycle:
         except (StartError, NoSuchInstanceError) as error:
             self._runtime.stop(name, 0)
             self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE)
-            raise Unavailable("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.", retry_after_s=5) from error
+            raise Unavailable(
+                "sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.", retry_after_s=5
+            ) from error
         phase("ready")
         self._instances.started(version, Running(start, address.host, address.port), marks[-1] - marks[0])
         return {"create": marks[1] - marks[0], "boot": marks[2] - marks[1], "ready": time.monotonic() - marks[2]}

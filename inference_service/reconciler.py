@@ -43,7 +43,11 @@ class Reconciler:
         with self._database.read() as session:
             rows = repository.live(session)
             facts = {row.name: catalog.version_fact(session, row.version_id) for row in rows}
-            deleted = [fact for each in catalog.deleting(session) if not catalog.is_retired(session, each) and (fact := catalog.version_fact(session, each))]
+            deleted = [
+                fact
+                for each in catalog.deleting(session)
+                if not catalog.is_retired(session, each) and (fact := catalog.version_fact(session, each))
+            ]
         for row in rows:
             fact = facts[row.name]
             if fact is not None and fact.state is VersionState.READY:

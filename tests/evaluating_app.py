@@ -16,7 +16,7 @@ from modelyard.runtime.runtime import InstanceSpec, Role
 SOURCE = """
 import http.server, json, os, socket, sys
 
-options = dict(word.split("=", 1) for word in sys.argv[1:])
+options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 
 
 class Evaluating(http.server.BaseHTTPRequestHandler):

@@ -61,7 +61,11 @@ class Builds:
             self._claims.fail(build, BuildError(error.code, error.message, error.mend), run.seconds)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                self._claims.fail(build, BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again."), run.seconds)
+                self._claims.fail(
+                    build,
+                    BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again."),
+                    run.seconds,
+                )
                 return
             # Nobody may wait for a build that nobody runs: a fault of ours ends it as well, and is told as ours.
             log.exception("build broke", build=build.id)

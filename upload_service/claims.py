@@ -57,7 +57,9 @@ class Claims:
                 self._end(session, build, BuildState.CANCELLED, "deleted")
                 return None
             if build.attempts >= ATTEMPTS:
-                error = BuildError("builder_lost", "The builder was lost three times.", "Upload again; if it happens again, see the server's log.")
+                error = BuildError(
+                    "builder_lost", "The builder was lost three times.", "Upload again; if it happens again, see the server's log."
+                )
                 self._fail(session, model, version, build, error)
                 return None
             build.state = step(BUILD_STEPS, BuildState(build.state), BuildState.RUNNING)
@@ -67,7 +69,13 @@ class Claims:
                 repository.move(version, VersionState.BUILDING, self._clock())
             ring_after_commit(session, doorbell.build_channel(build.id))
             return ClaimedBuild(
-                build.id, version.id, build.fence, version.sha256, f"{model.owner}/{model.name}", Plan.model_validate(version.plan), build.created_at
+                build.id,
+                version.id,
+                build.fence,
+                version.sha256,
+                f"{model.owner}/{model.name}",
+                Plan.model_validate(version.plan),
+                build.created_at,
             )
 
     def renew(self, build: ClaimedBuild) -> bool:

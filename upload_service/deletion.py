@@ -108,7 +108,15 @@ class Deletions:
         return bool(waiting)
 
     def _mark(
-        self, session: Session, caller: Principal, model: ModelRow, versions: Sequence[VersionRow], request_id: str, *, purge: bool, last: bool
+        self,
+        session: Session,
+        caller: Principal,
+        model: ModelRow,
+        versions: Sequence[VersionRow],
+        request_id: str,
+        *,
+        purge: bool,
+        last: bool,
     ) -> None:
         now = self._clock()
         for version in versions:
@@ -146,11 +154,17 @@ class Deletions:
     def _others(self, session: Session, version: VersionRow, same: object, *, kept: bool = False) -> int:
         alike = select(func.count()).select_from(VersionRow).where(same, VersionRow.id != version.id)  # type: ignore[arg-type]
         # A deleted version that was not purged keeps its zip, and nothing else.
-        alike = alike.where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge) if kept else alike.where(VersionRow.state != VersionState.DELETED)
+        alike = (
+            alike.where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge)
+            if kept
+            else alike.where(VersionRow.state != VersionState.DELETED)
+        )
         return session.scalar(alike) or 0
 
     def _forget_purged(self) -> None:
-        old = select(VersionRow).where(VersionRow.state == VersionState.DELETED, VersionRow.purge, VersionRow.since < self._clock() - PURGE_AFTER_S)
+        old = select(VersionRow).where(
+            VersionRow.state == VersionState.DELETED, VersionRow.purge, VersionRow.since < self._clock() - PURGE_AFTER_S
+        )
         with self._database.read() as session:
             if session.scalars(old.limit(1)).first() is None:
                 return

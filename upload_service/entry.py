@@ -143,18 +143,21 @@ def decorates(tree: ast.Module, dotted: str) -> bool:
 
 def _at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that run when the module is imported; those of its main block do not."""
-    for statement in body:
+    # A stack of our own: a chain of `elif` may be deeper than Python's.
+    waiting = body[::-1]
+    while waiting:
+        statement = waiting.pop()
         yield statement
-        if isinstance(statement, ast.If) and not _is_main(statement.test):
-            yield from _at_import(statement.body)
-        if isinstance(statement, ast.If | ast.Try):
-            yield from _at_import(statement.orelse)
-        if isinstance(statement, ast.Try | ast.With):
-            yield from _at_import(statement.body)
+        inner: list[ast.stmt] = []
+        if isinstance(statement, ast.Try | ast.With) or (isinstance(statement, ast.If) and not _is_main(statement.test)):
+            inner += statement.body
         if isinstance(statement, ast.Try):
-            for handler in statement.handlers:
-                yield from _at_import(handler.body)
-            yield from _at_import(statement.finalbody)
+            inner += [each for handler in statement.handlers for each in handler.body]
+        if isinstance(statement, ast.If | ast.Try):
+            inner += statement.orelse
+        if isinstance(statement, ast.Try):
+            inner += statement.finalbody
+        waiting += reversed(inner)
 
 
 def _is_main(test: ast.expr) -> bool:
@@ -182,12 +185,13 @@ def _names(statements: list[ast.stmt], outer: Names) -> Names:
 
 
 def _dotted(node: ast.expr | None, names: Names) -> str:
-    if isinstance(node, ast.Name):
-        return names.get(node.id, "")
-    if isinstance(node, ast.Attribute):
-        above = _dotted(node.value, names)
-        return f"{above}.{node.attr}" if above else ""
-    return ""
+    """The full name of `a.b.c` as the imports have it; empty where it is none."""
+    words: list[str] = []
+    while isinstance(node, ast.Attribute):
+        words.append(node.attr)
+        node = node.value
+    known = names.get(node.id, "") if isinstance(node, ast.Name) else ""
+    return ".".join((known, *reversed(words))) if known else ""
 
 
 def _last_name(node: ast.expr) -> str:

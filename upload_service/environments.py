@@ -108,15 +108,46 @@ class Environments:
                 raise _failure(outcome.output)
 
         fresh.mkdir(mode=0o755)
-        run(uv, "venv", "--no-config", "--quiet", "--relocatable", "--no-project", "--no-python-downloads", "--allow-existing", "--python", str(self._python), str(fresh))
+        run(
+            uv,
+            "venv",
+            "--no-config",
+            "--quiet",
+            "--relocatable",
+            "--no-project",
+            "--no-python-downloads",
+            "--allow-existing",
+            "--python",
+            str(self._python),
+            str(fresh),
+        )
         for text, into in ((own, None), (server, fresh / "server")):
             if text:
                 file = fresh / "requirements.lock"
                 file.write_text(text)
-                words = [uv, "pip", "install", "--no-config", "--require-hashes", "--no-deps", "--no-build", "--no-python-downloads", "--link-mode", "copy"]
+                words = [
+                    uv,
+                    "pip",
+                    "install",
+                    "--no-config",
+                    "--require-hashes",
+                    "--no-deps",
+                    "--no-build",
+                    "--no-python-downloads",
+                    "--link-mode",
+                    "copy",
+                ]
                 target = ["--prefix", str(into)] if into else []
                 # The environment's interpreter is asked before anything lies in it, and never again after.
-                run(*words, *index_words(self._settings), "--python", str(self._python if into else fresh / "bin" / "python"), *target, "-r", str(file))
+                run(
+                    *words,
+                    *index_words(self._settings),
+                    "--python",
+                    str(self._python if into else fresh / "bin" / "python"),
+                    *target,
+                    "-r",
+                    str(file),
+                )
         run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
 
     @contextmanager
@@ -143,4 +174,3 @@ def _failure(output: str) -> BuildError:
     if "No space left on device" in output or "os error 28" in output:
         return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")
     return BuildError("install_failed", f"The packages cannot be installed: {' '.join(output.split())[-400:]}", "See the build's log.")
-

@@ -41,7 +41,9 @@ class Locks:
         """
         own, server = plan.requirements, SERVERS[plan.server]
         if any(_is_torch(line) for line in own) and self._settings.torch_index_url is None:
-            log("note: torch comes from the package index with its GPU libraries, several GB; set build.torch_index_url to take a smaller build")
+            log(
+                "note: torch comes from the package index with its GPU libraries, several GB; set build.torch_index_url to take a smaller build"
+            )
         status, text = self._resolve([*own, *server], log)
         if status == 0:
             return _checked(text)
@@ -67,7 +69,9 @@ class Locks:
             source.write_text("".join(f"{line}\n" for line in lines))
             command = [find_uv_bin(), "pip", "compile", "--no-config", "--generate-hashes", "--no-build", "--no-header", "--no-annotate"]
             command += ["--no-python-downloads", "--python", str(self._python), "--quiet", "--output-file", str(target), str(source)]
-            outcome = self._tools.run([*command, *index_words(self._settings)], Path(folder), variables(self._settings, self._cache, folder), log)
+            outcome = self._tools.run(
+                [*command, *index_words(self._settings)], Path(folder), variables(self._settings, self._cache, folder), log
+            )
             return outcome.status, target.read_text() if outcome.status == 0 else outcome.output
 
 
@@ -89,16 +93,28 @@ def diagnose(output: str) -> BuildError:
     """What uv's words mean, and the mend."""
     flat = " ".join(output.split())
     if re.search(r"(?i)failed to fetch|error sending request|dns error|connection refused|timed out", flat):
-        return BuildError("index_unreachable", "The package index cannot be reached.", "Check the network and the setting build.index_url, then upload again.")
+        return BuildError(
+            "index_unreachable",
+            "The package index cannot be reached.",
+            "Check the network and the setting build.index_url, then upload again.",
+        )
     if missing := re.search(r"(?:because |Because )?(\S+) was not found in the (?:package registry|provided package)", flat):
-        return BuildError("dependency_not_found", f"The package {missing[1]} is not in the package index.", "Correct its name in requirements.txt.")
+        return BuildError(
+            "dependency_not_found", f"The package {missing[1]} is not in the package index.", "Correct its name in requirements.txt."
+        )
     if re.search(r"(?i)no usable wheels|building source distributions is disabled|no wheels with a matching", flat):
         return BuildError(
-            "needs_sdist", "A package has no wheel for this platform and Python, and would run code to be built.", "Pin a version that has a wheel."
+            "needs_sdist",
+            "A package has no wheel for this platform and Python, and would run code to be built.",
+            "Pin a version that has a wheel.",
         )
     if "No solution found" in flat or "unsatisfiable" in flat:
         why = flat.partition("╰─▶")[2].strip() or flat
-        return BuildError("dependencies_conflict", f"The requirements cannot be met together: {why[:600]}", "Loosen or correct the pins in requirements.txt.")
+        return BuildError(
+            "dependencies_conflict",
+            f"The requirements cannot be met together: {why[:600]}",
+            "Loosen or correct the pins in requirements.txt.",
+        )
     return BuildError("lock_failed", f"The requirements cannot be resolved: {flat[-400:]}", "See the build's log.")
 
 
@@ -107,7 +123,11 @@ def _checked(text: str) -> str:
     lines = [re.sub(r" +", " ", line).strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
     for line in lines:
         if not _PINNED.fullmatch(line):
-            raise BuildError("lock_refused", f"The lock holds what is not a pinned package of the index: {line[:200]!r}", "Depend on released packages only.")
+            raise BuildError(
+                "lock_refused",
+                f"The lock holds what is not a pinned package of the index: {line[:200]!r}",
+                "Depend on released packages only.",
+            )
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -48,7 +48,9 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], staged: Sta
 def _boundary(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise WrongType("not_multipart", "An upload is multipart/form-data.", "Send it with: curl -F username=... -F model_name=... -F file=@app.zip")
+        raise WrongType(
+            "not_multipart", "An upload is multipart/form-data.", "Send it with: curl -F username=... -F model_name=... -F file=@app.zip"
+        )
     return options[b"boundary"]
 
 
@@ -155,7 +157,9 @@ class _Reader:
 
 
 def _broken() -> Malformed:
-    return Malformed("multipart_broken", "The multipart body cannot be read, or ended too early.", "Send it again; let the client write the boundary.")
+    return Malformed(
+        "multipart_broken", "The multipart body cannot be read, or ended too early.", "Send it again; let the client write the boundary."
+    )
 
 
 def _refused(name: str, message: str, mend: str) -> Invalid:

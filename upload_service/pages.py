@@ -1,15 +1,16 @@
 """The pages of the upload service: the form, and the live build."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import HTTP
 from pathlib import Path
+from types import MappingProxyType
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from modelyard.domain.errors import ModelyardError
+from modelyard.domain.errors import Kind, ModelyardError
 from modelyard.domain.ids import RULE
 from modelyard.domain.states import BuildState
 from modelyard.web import problems
@@ -159,18 +160,16 @@ def stages(build: Build) -> list[Stage]:
 
 def _problem(error: ModelyardError) -> Problem:
     """One entry is told by the error's whole sentence; several each by their own."""
-    several = len(error.errors) > 1
-    entries = [
-        Entry(": ".join(filter(None, (each.get("entry"), each["message"]))) if several else error.message, _field(each))
-        for each in error.errors
-    ]
-    entries = entries or [Entry(error.message)]
+    if len(error.errors) > 1:
+        entries = [Entry(": ".join(filter(None, (each.get("entry"), each["message"]))), _field(error, each)) for each in error.errors]
+    else:
+        entries = [Entry(error.message, _field(error, *error.errors))]
     return Problem(entries, error.mend, {entry.field: entry.message for entry in entries if entry.field})
 
 
-def _field(told: dict[str, str]) -> str:
-    """The form's field that an entry of `errors` speaks of; what lies in the zip belongs to the file."""
-    name = told.get("field", "file" if "entry" in told else "")
+def _field(error: ModelyardError, told: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The form's field that an entry of `errors` speaks of; content that was refused without a field is the file."""
+    name = told.get("field", "file" if error.kind in {Kind.INVALID, Kind.TOO_LARGE} else "")
     return name if name in {*FIELDS, "file"} else ""
 
 

@@ -140,7 +140,9 @@ def _told(log: Log) -> Callable[[], bool]:
 def _never_ready(error: NeverReadyError, plan: Plan) -> BuildError:
     if error.reason is ExitReason.OOM_KILLED:
         mib = plan.limits.memory_bytes // MIB
-        return BuildError("oom_killed", f"The app used more than its {mib} MiB of memory while it started.", "Raise [limits] memory in modelyard.toml.")
+        return BuildError(
+            "oom_killed", f"The app used more than its {mib} MiB of memory while it started.", "Raise [limits] memory in modelyard.toml."
+        )
     if error.reason is ExitReason.CRASHED:
         return BuildError("crashed_at_start", f"The app ended while it started: {error.detail}.", "See its last lines in the build's log.")
     mend = f"Let it listen on $PORT and answer GET {plan.health} below 500, or raise its start deadline."

@@ -65,7 +65,13 @@ class Receive:
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, ceilings: Ceilings, admit: Callable[[Digest], None], runtime_name: str, clock: Callable[[], float]
+        self,
+        database: Database,
+        blobs: Blobs,
+        ceilings: Ceilings,
+        admit: Callable[[Digest], None],
+        runtime_name: str,
+        clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -102,7 +108,9 @@ class Receive:
         now = self._clock()
         with self._database.write() as session:
             receipt = self._record(session, upload, staged, now)
-            audit.append(session, actor=request.caller.username, action="upload", subject=receipt.version_id, request_id=request.request_id, now=now)
+            audit.append(
+                session, actor=request.caller.username, action="upload", subject=receipt.version_id, request_id=request.request_id, now=now
+            )
             if claim is not None:
                 idempotency.keep(session, claim, fingerprint, _kept(receipt))
         return receipt
@@ -160,7 +168,9 @@ class Receive:
 def _field(form: Form, name: str) -> str:
     value = form.fields.get(name, "").strip()
     if not value:
-        raise Invalid("form_invalid", f"The field {name} is missing.", f"Add it: curl -F {name}=...", errors=[{"field": name, "message": "missing"}])
+        raise Invalid(
+            "form_invalid", f"The field {name} is missing.", f"Add it: curl -F {name}=...", errors=[{"field": name, "message": "missing"}]
+        )
     return value
 
 

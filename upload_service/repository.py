@@ -21,7 +21,9 @@ class Versioned:
     build: BuildRow | None
 
 
-def move(version: VersionRow, to: VersionState, now: float, *, reason: str | None = None, message: str | None = None, mend: str | None = None) -> None:
+def move(
+    version: VersionRow, to: VersionState, now: float, *, reason: str | None = None, message: str | None = None, mend: str | None = None
+) -> None:
     """Take the version to another state; the only place that writes it."""
     version.state = step(VERSION_STEPS, VersionState(version.state), to)
     version.since = now
@@ -63,7 +65,9 @@ def add_build(session: Session, version: VersionRow, now: float) -> BuildRow:
 
 def newest_build(session: Session, version_id: str) -> BuildRow | None:
     """The version's latest build."""
-    return session.scalars(select(BuildRow).where(BuildRow.version_id == version_id).order_by(BuildRow.created_at.desc(), BuildRow.id.desc())).first()
+    return session.scalars(
+        select(BuildRow).where(BuildRow.version_id == version_id).order_by(BuildRow.created_at.desc(), BuildRow.id.desc())
+    ).first()
 
 
 def by_id(session: Session, version_id: str) -> Versioned | None:

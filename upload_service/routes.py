@@ -27,7 +27,12 @@ _TEXT = {"type": "string"}
 _UPLOAD_FORM = {
     "type": "object",
     "required": ["username", "model_name", "file"],
-    "properties": {"username": _TEXT, "model_name": _TEXT, "description": _TEXT, "file": {"type": "string", "contentMediaType": "application/zip"}},
+    "properties": {
+        "username": _TEXT,
+        "model_name": _TEXT,
+        "description": _TEXT,
+        "file": {"type": "string", "contentMediaType": "application/zip"},
+    },
 }
 _UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD_FORM}}}}
 

@@ -25,7 +25,9 @@ class Sweeper:
         grace_s: Seconds after which a staging file that nobody writes to is abandoned.
     """
 
-    def __init__(self, database: Database, blobs: FolderBlobs, builder: Builder, sweep_half_built: Callable[[], int], grace_s: float) -> None:
+    def __init__(
+        self, database: Database, blobs: FolderBlobs, builder: Builder, sweep_half_built: Callable[[], int], grace_s: float
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._builder = builder

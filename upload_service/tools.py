@@ -35,9 +35,7 @@ class Tools:
         self._timeout_s = timeout_s
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="tools")
 
-    def run(
-        self, command: Sequence[str], folder: Path, variables: Mapping[str, str], log: Log, *, inherit: Sequence[int] = ()
-    ) -> Outcome:
+    def run(self, command: Sequence[str], folder: Path, variables: Mapping[str, str], log: Log, *, inherit: Sequence[int] = ()) -> Outcome:
         """Run the command in the folder and return how it ended.
 
         Args:
@@ -80,7 +78,9 @@ class Tools:
             while True:
                 log.check()
                 if time.monotonic() > deadline:
-                    raise BuildError("tool_timeout", f"A step took longer than {self._timeout_s:.0f} s.", "Raise the setting build.step_timeout_s.")
+                    raise BuildError(
+                        "tool_timeout", f"A step took longer than {self._timeout_s:.0f} s.", "Raise the setting build.step_timeout_s."
+                    )
                 if not selector.select(CHECK_EVERY_S):
                     continue
                 chunk = os.read(out.fileno(), 65536)

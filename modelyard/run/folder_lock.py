@@ -46,4 +46,8 @@ class FolderLock:
             where = f"process {other['pid']} at {other['url']}"
         except (OSError, ValueError, KeyError):
             where = "a process that is just starting or ending"
-        return Conflict("data_folder_in_use", f"Another server uses {self._folder}: {where}.", "Use that one, or another folder: modelyard up --data DIR")
+        return Conflict(
+            "data_folder_in_use",
+            f"Another server uses {self._folder}: {where}.",
+            "Use that one, or another folder: modelyard up --data DIR",
+        )

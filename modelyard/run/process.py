@@ -44,6 +44,7 @@ class Process:
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             proxy_headers=False,
             lifespan="off",
             timeout_keep_alive=75,

@@ -131,7 +131,9 @@ def load_settings(data: Path | None = None, **overrides: object) -> Settings:
     except ValidationError as error:
         wrong = [{"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]} for each in error.errors(include_url=False)]
         words = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
-        raise Invalid("setting_invalid", f"A setting is wrong: {words}.", "See `modelyard config show` for names and sources.", errors=wrong) from error
+        raise Invalid(
+            "setting_invalid", f"A setting is wrong: {words}.", "See `modelyard config show` for names and sources.", errors=wrong
+        ) from error
 
 
 def explain(settings: Settings, flags: tuple[str, ...] = ()) -> list[SettingSource]:

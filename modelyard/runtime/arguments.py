@@ -12,6 +12,7 @@ from typing import Self
 
 from modelyard.domain.plan import GIB, MIB, Limits
 from modelyard.runtime.command import Layout
+from modelyard.runtime.diagnosis import PROGRAMS
 from modelyard.runtime.seccomp import filter_program
 from modelyard.runtime.server_config import FILES
 
@@ -135,7 +136,7 @@ class Arguments:
 
 def _program(name: str) -> str:
     """Its path below /usr, as the sandbox sees it too."""
-    return shutil.which(name, path="/usr/bin:/bin") or f"/usr/bin/{name}"
+    return shutil.which(name, path=PROGRAMS) or f"/usr/bin/{name}"
 
 
 def _bound(source: str, prefix: str) -> list[str]:

@@ -15,7 +15,7 @@ from modelyard.domain.plan import Plan
 from modelyard.runtime import listeners, members
 from modelyard.runtime.arguments import SANDBOX_UID, Arguments, Descriptors
 from modelyard.runtime.command import Layout, server_folder, variables, words, working_folder
-from modelyard.runtime.diagnosis import diagnose, mend_for
+from modelyard.runtime.diagnosis import PROGRAMS, diagnose, mend_for
 from modelyard.runtime.held import HolderProcess
 from modelyard.runtime.interpreter import own_interpreter, prefixes
 from modelyard.runtime.launcher import Order
@@ -87,7 +87,7 @@ class Bubblewrap:
 
     def probe(self) -> Report:
         """See `Launcher.probe`: runs the platform's own interpreter in a sandbox, as an app's would."""
-        facts = {"kernel": platform.release(), "machine": platform.machine(), "bubblewrap": shutil.which("bwrap") or ""}
+        facts = {"kernel": platform.release(), "machine": platform.machine(), "bubblewrap": shutil.which("bwrap", path=PROGRAMS) or ""}
         if missing := diagnose(user_namespaces=self._nested):
             return replace(missing, facts=facts)
         try:

@@ -110,7 +110,9 @@ def principal_of(scope: Scope) -> Principal | None:
 def no_credential() -> Unauthenticated:
     """The error of a call without a credential."""
     return Unauthenticated(
-        "no_credential", "This needs a credential.", 'Send "Authorization: Bearer $(modelyard token)", or open the link that `modelyard token --link` prints.'
+        "no_credential",
+        "This needs a credential.",
+        'Send "Authorization: Bearer $(modelyard token)", or open the link that `modelyard token --link` prints.',
     )
 
 

@@ -84,7 +84,9 @@ def _own_routes(api: FastAPI, services: Sequence[Service]) -> APIRouter:
     def readyz() -> JSONResponse:
         """Whether every part that the services need answers, by name."""
         checks = {name: _passes(check) for service in services for name, check in service.ready.items()}
-        return JSONResponse({"status": "ready" if all(checks.values()) else "not_ready", "checks": checks}, 200 if all(checks.values()) else 503)
+        return JSONResponse(
+            {"status": "ready" if all(checks.values()) else "not_ready", "checks": checks}, 200 if all(checks.values()) else 503
+        )
 
     @router.get("/openapi.json", include_in_schema=False, dependencies=[requires(Action.READ)])
     def openapi() -> dict[str, Any]:

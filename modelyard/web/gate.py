@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from email.utils import formatdate
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -102,7 +103,12 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             present = {name.lower() for name, _ in message["headers"]}
-            ours = {b"x-request-id": self._request_id.encode(), b"x-content-type-options": b"nosniff", b"content-security-policy": b"default-src 'none'"}
+            ours = {
+                b"date": formatdate(usegmt=True).encode(),
+                b"x-request-id": self._request_id.encode(),
+                b"x-content-type-options": b"nosniff",
+                b"content-security-policy": b"default-src 'none'",
+            }
             message = {**message, "headers": [*message["headers"], *((n, v) for n, v in ours.items() if n not in present)]}
         await self._send(message)
 
@@ -124,7 +130,9 @@ def _check_origin(scope: Scope, found: dict[str, str], principal: Principal | No
     foreign = (site is not None and site not in OWN_SITE) or (origin is not None and origin.lower() != own)
     unsigned = principal is not None and principal.by_cookie and site is None and origin is None
     if foreign or unsigned:
-        raise Forbidden("cross_site", "A page of another site may not do this.", "Use Modelyard's own pages, or send the token without a browser.")
+        raise Forbidden(
+            "cross_site", "A page of another site may not do this.", "Use Modelyard's own pages, or send the token without a browser."
+        )
 
 
 def _headers(scope: Scope) -> dict[str, str]:

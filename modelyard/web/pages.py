@@ -24,7 +24,9 @@ class Pages:
     def __init__(self, folder: Path | None = None) -> None:
         shared = FileSystemLoader(Path(__file__).parent / "templates")
         loaders = [FileSystemLoader(folder), shared] if folder else [shared]
-        self._templates = Environment(loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        self._templates = Environment(
+            loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
 
     def render(self, request: Request, template: str, values: Mapping[str, object] | None = None, status: int = 200) -> HTMLResponse:
         """The page as an answer, under the policy."""

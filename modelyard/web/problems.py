@@ -90,7 +90,9 @@ def from_status(status: int) -> ModelyardError | None:
     if status == STATUS[Kind.NOT_FOUND]:
         return NotFound()
     if status in {400, 405}:
-        return Malformed("method_not_allowed" if status != STATUS[Kind.MALFORMED] else "malformed", "This cannot be done here.", "See /openapi.json.")
+        return Malformed(
+            "method_not_allowed" if status != STATUS[Kind.MALFORMED] else "malformed", "This cannot be done here.", "See /openapi.json."
+        )
     return None
 
 

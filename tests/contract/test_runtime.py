@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from evaluating_app import World, write_app, write_environment
 
-from modelyard.domain.plan import Limits
+from modelyard.domain.plan import Limits, Plan
 from modelyard.domain.states import ExitReason
 from modelyard.runtime.cgroups import Cgroups
 from modelyard.runtime.probe import Address, NeverReadyError, ProbeStoppedError, wait_ready
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
-from modelyard.runtime.runtime import Actual, ActualState, NoSuchInstanceError, Role, StartError
+from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, NoSuchInstanceError, Role, StartError
 from modelyard.runtime.sandbox import Bubblewrap
 from modelyard.runtime.trusted import Trusted
 
@@ -138,9 +138,8 @@ answer = open("weights.bin", "rb").read().decode()
 
 
 def test_the_working_folder_may_lie_below_the_root(world):
-    plan = world.create("a", folder="inner")
-    plan = plan.model_copy(update={"command": ("python", "../app.py")})
-    world.runtime.create(world.runtime._instance("a").spec.__class__("b", Role.VERIFY, "v1", "e1", plan))
+    plan = Plan(server="command", command=("python", "../app.py"), folder="inner")
+    world.runtime.create(InstanceSpec("b", Role.VERIFY, "v1", "e1", plan))
     start = world.runtime.start("b")
     at = (start, wait_ready(world.runtime, "b", start, plan, DEADLINE_S))
     assert world.evaluate("b", at, "import os; answer = os.getcwd()").endswith("/app/inner")
@@ -336,6 +335,39 @@ def test_memory_and_processes_are_counted(world):
     usage = world.runtime.usage("a")
     assert 50_000_000 < usage.memory_bytes < 150_000_000
     assert usage.processes == 1
+
+
+SERVER = """
+import sys
+import app
+app.Server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), app.Evaluating).serve_forever()
+"""
+
+
+def test_a_server_of_its_own_folder_comes_after_everything_of_the_apps(world, folders):
+    environment = folders.environments / "with-server"
+    if not environment.exists():
+        shutil.copytree(folders.environments / "e1", environment, symlinks=True)
+        package = environment / "server/lib/python3/site-packages/uvicorn"
+        package.mkdir(parents=True)
+        (package / "__main__.py").write_text(SERVER)
+    plan = Plan(server="uvicorn", target="app:app")
+    world.runtime.create(InstanceSpec("a", Role.APP, "v1", "with-server", plan))
+    start = world.runtime.start("a")
+    at = (start, wait_ready(world.runtime, "a", start, plan, DEADLINE_S))
+    first, last, words = world.evaluate("a", at, "import sys; answer = [sys.path[0], sys.path[-1], sys.argv[1:]]")
+    assert first == ""
+    assert last.endswith("/server/lib/python3/site-packages")
+    assert words == [
+        "app:app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(world.runtime.port("a")),
+        "--timeout-keep-alive",
+        "75",
+        "--no-server-header",
+    ]
 
 
 class TestReadiness:

@@ -12,6 +12,7 @@ export async function openBuild(id, uploadSeconds) {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   document.querySelector("main").replaceWith(document.adoptNode(page.querySelector("main")));
   document.title = page.title;
+  document.querySelector("nav [aria-current]")?.removeAttribute("aria-current");
   history.pushState(null, "", path);
   addEventListener("popstate", () => location.reload());
   const build = document.querySelector("[data-build]");

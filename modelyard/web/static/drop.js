@@ -7,7 +7,7 @@ export function offerDrop(input, onChosen) {
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
   const show = () => {
     const [file] = input.files;
-    chosen.textContent = file ? `${file.name}, ${size(file.size)}` : "";
+    chosen.textContent = file ? `${file.name}, ${size(file.size)}` : "No file chosen";
     if (file) onChosen(file);
   };
 

@@ -9,10 +9,8 @@ export class LogPanel {
     this.toEnd = root.querySelector("#log-end");
     this.last = Number(this.lines.lastElementChild?.dataset.n ?? 0);
     this.following = true;
-    this.box.addEventListener("scroll", () => {
-      this.following = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < NEAR_PX;
-      this.toEnd.hidden = this.following;
-    });
+    this.top = 0; // where the last scrolling left off: only the reader scrolls up
+    this.box.addEventListener("scroll", () => this.scrolled());
     this.toEnd.addEventListener("click", () => {
       this.following = true;
       this.follow();
@@ -30,11 +28,20 @@ export class LogPanel {
     line.dataset.n = n;
     line.textContent = text;
     this.lines.append(line);
-    if (this.lines.childElementCount > MOST_LINES) this.lines.firstElementChild.remove();
     if (this.following) requestAnimationFrame(() => this.follow());
   }
 
   follow() {
+    while (this.lines.childElementCount > MOST_LINES) this.lines.firstElementChild.remove();
     this.box.scrollTop = this.box.scrollHeight;
+    this.top = this.box.scrollTop;
+  }
+
+  scrolled() {
+    const { scrollHeight, scrollTop, clientHeight } = this.box;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_PX) this.following = true;
+    else if (scrollTop < this.top) this.following = false;
+    this.top = scrollTop;
+    this.toEnd.hidden = this.following;
   }
 }

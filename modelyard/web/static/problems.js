@@ -1,5 +1,6 @@
 // Shows a problem document (RFC 9457) above the form and at its fields: each entry leads to its field.
 const box = document.querySelector("#problem");
+const REFUSED = new Set([413, 422]); // too large, or read and refused
 
 export function clearProblem(form) {
   box.hidden = true;
@@ -19,10 +20,10 @@ export function showProblem(form, problem) {
   box.focus();
 }
 
-// One entry is told by the whole sentence of `detail`; several each by their own. What lies in the zip belongs to the file's field.
-function entriesOf(form, { detail, errors = [] }) {
-  const fieldOf = (error) => form.elements.namedItem(error.field ?? (error.entry ? "file" : ""));
-  if (errors.length <= 1) return [{ field: errors[0] && fieldOf(errors[0]), message: detail }];
+// One entry is told by the whole sentence of `detail`; several each by their own. Content that was refused without a field is the file.
+function entriesOf(form, { detail, status, errors = [] }) {
+  const fieldOf = (error) => form.elements.namedItem(error.field ?? (REFUSED.has(status) ? "file" : ""));
+  if (errors.length <= 1) return [{ field: fieldOf(errors[0] ?? {}), message: detail }];
   return errors.map((error) => ({
     field: fieldOf(error),
     message: error.field ? error.message : [error.entry, error.message].filter(Boolean).join(": "),
