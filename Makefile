@@ -1,6 +1,7 @@
 # Everything that is done to this project, by its verb. `make` alone lists them.
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command 'make lock' --all-extras pyproject.toml
 
 .DEFAULT_GOAL := help
 
@@ -21,7 +22,11 @@ check: ## Lint, format, types, import contracts, lock
 	$(BIN)ruff format --check .
 	$(BIN)mypy
 	$(BIN)lint-imports
-	$(BIN)uv lock --check
+	@cp requirements.lock .lock.fresh && $(BIN)$(COMPILE) -o .lock.fresh && diff -q requirements.lock .lock.fresh && rm .lock.fresh
+
+.PHONY: lock
+lock: ## Write the lock anew, keeping the pins that still fit; UPGRADE=--upgrade takes newer ones
+	$(BIN)$(COMPILE) $(UPGRADE) -o requirements.lock
 
 .PHONY: format
 format: ## Write the code in its form

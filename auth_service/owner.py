@@ -7,6 +7,7 @@ from pathlib import Path
 
 from auth_service.keys import ApiKey, new_key, parse_key
 from modelyard.domain.errors import Invalid
+from modelyard.domain.ids import new_id
 
 FILE = "owner.token"
 USERNAME = "owner"
@@ -31,7 +32,8 @@ def owner_key(folder: Path) -> ApiKey:
 
 
 def _write(path: Path, key: ApiKey) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}")
+    # A name that nobody had before: a process that died here may have left its own behind, under the same number.
+    fresh = path.with_suffix(f".{new_id()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key.text + "\n")

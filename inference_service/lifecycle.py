@@ -4,7 +4,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from inference_service.instances import Instances, Running, failed
 from inference_service.repository import instance_name
@@ -137,7 +137,8 @@ class Lifecycle:
         return True
 
     def _end(self, fact: VersionFact, reason: ExitReason) -> None:
-        self._runtime.stop(instance_name(fact.version_id), self._grace_s)
+        with suppress(NoSuchInstanceError):  # it never ran here, or ended with the runner before
+            self._runtime.stop(instance_name(fact.version_id), self._grace_s)
         self._instances.stopped(fact, reason)
 
     def _boot(self, version: ServingVersion, phase: Phase) -> dict[str, float]:

@@ -116,6 +116,8 @@ class _House:
         lock = held.enter_context(FolderLock(settings.data))
         self._listener = held.enter_context(closing(_listen(settings.host, settings.port)))
         self._kernel = _kernel(settings)
+        # The folder is ours alone: whatever is still staged, nobody writes to any more.
+        self._kernel.blobs.sweep_staging(0, time.time())
         self._authenticator = authenticator(self._kernel)
         runtime, report = _runtime(settings, self._kernel.bell)
         self._warnings = _warnings(settings, report)
@@ -150,7 +152,10 @@ class _House:
             run.service,
             auth(self._authenticator.sessions),
             Service("gateway", "gateway", mounts={"/m/": Guarded(door, Action.PREDICT)}),
-            Service("relay", loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)]),
+            Service(
+                "relay",
+                loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)],
+            ),
         ]
         return services, create_app(services, self._authenticator, settings.hosts)
 
@@ -179,7 +184,11 @@ def _admission(settings: Settings, report: Report) -> Callable[[Digest], None]:
     def admit(digest: Digest) -> None:
         if report.usable or settings.trust_uploads or digest == demo_digest():
             return
-        raise Invalid("no_sandbox", f"This machine has no sandbox for uploaded apps: {report.why}", f"{report.mend} Or trust every upload: modelyard up --trust-uploads")
+        raise Invalid(
+            "no_sandbox",
+            f"This machine has no sandbox for uploaded apps: {report.why}",
+            f"{report.mend} Or trust every upload: modelyard up --trust-uploads",
+        )
 
     return admit
 
@@ -204,5 +213,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise Conflict("port_in_use", f"{host}:{port} cannot be listened on: {error.strerror}.", "Choose another one: modelyard up --port 8081") from error
+        raise Conflict(
+            "port_in_use", f"{host}:{port} cannot be listened on: {error.strerror}.", "Choose another one: modelyard up --port 8081"
+        ) from error
     return listener

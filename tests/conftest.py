@@ -70,7 +70,9 @@ def _missing_sandbox() -> str:
     bwrap = shutil.which("bwrap")
     if not bwrap:
         return "bubblewrap is not installed"
-    trial = subprocess.run([bwrap, "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False, timeout=20)
+    trial = subprocess.run(
+        [bwrap, "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False, timeout=20
+    )
     return "" if trial.returncode == 0 else f"bubblewrap cannot make a sandbox: {trial.stderr.strip()}"
 
 

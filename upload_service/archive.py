@@ -29,6 +29,7 @@ _CENTRAL_BYTES, _CENTRAL_MOST_BYTES = 46, 16 * MIB
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 _DESCRIPTOR_FOLLOWS, _UTF8, _SEALED = 0x0008, 0x0800, 0x2061  # sealed: encrypted in one of three ways, or a patch of another file
+_DESCRIPTOR_MOST_BYTES = 24
 _DOS_FOLDER = 0x10
 _PART_BYTES, _PATH_BYTES, _MOST_PARTS = 255, 1024, 64
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -157,7 +158,8 @@ class Archive:
 def read_archive(path: Path, caps: ArchiveCaps = CAPS) -> Archive:
     """Open a zip and check all of it; what the records declare first, so that a bomb is refused before anything is inflated.
 
-    Every kept file is then inflated once, in pieces and into nothing: a damaged zip is refused here, not in its build.
+    Every kept file is then inflated once, in pieces and into nothing: a damaged zip is refused here, not in its build. Of what is
+    left out only records and names are checked, since it is never read: a virtual environment may hold links.
 
     Raises:
         Invalid: `archive_corrupt`, `archive_bomb`, `archive_path`, `archive_type` or `archive_empty`, naming the entry.
@@ -260,7 +262,7 @@ def _starts(file: BinaryIO, infos: list[zipfile.ZipInfo], directory: int) -> dic
         gap = following - start - info.compress_size
         if gap < 0:
             raise _refusal("archive_bomb", "shares its bytes with another entry.", info.orig_filename)
-        behind = _bytes(file, min(gap, _END.size + _FULL16), following - gap)
+        behind = _bytes(file, min(gap, _DESCRIPTOR_MOST_BYTES + 1), following - gap)
         if behind not in _descriptors(info):
             raise _refusal("archive_corrupt", "is followed by bytes that belong to no entry.", info.orig_filename)
     return starts

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from modelyard.store import doorbell
 from modelyard.store.database import Database, ring_after_commit
-from modelyard.store.tables import BuildLogRow
+from modelyard.store.tables import BuildLogRow, BuildRow
 
 LINE_LENGTH = 4000
 MOST_LINES = 20_000
@@ -29,9 +29,12 @@ class BuildLogs:
         self._database = database
         self._clock = clock
 
-    def append(self, build_id: str, text: str) -> None:
-        """Add one line; beyond the most that are kept, nothing."""
+    def append(self, build_id: str, fence: int, text: str) -> None:
+        """Add one line; beyond the most that are kept, or from a builder whose lease another has taken over, nothing."""
         with self._database.write() as session:
+            build = session.get(BuildRow, build_id)
+            if build is None or build.fence != fence:
+                return
             last = session.scalar(select(func.max(BuildLogRow.n)).where(BuildLogRow.build_id == build_id)) or 0
             if last >= MOST_LINES:
                 return

@@ -44,7 +44,7 @@ class Builds:
         if build is None:
             return False
         with self._held(build) as lost:
-            self._run(build, _Run(self._logs, build.id, lambda: lost.is_set() or self._stopping()))
+            self._run(build, _Run(self._logs, build, lambda: lost.is_set() or self._stopping()))
         return True
 
     def _run(self, build: ClaimedBuild, run: "_Run") -> None:
@@ -128,14 +128,14 @@ class Builds:
 class _Run:
     """The log of one build as its builder sees it, with the seconds of its steps."""
 
-    def __init__(self, logs: BuildLogs, build_id: str, ended: Callable[[], bool]) -> None:
+    def __init__(self, logs: BuildLogs, build: ClaimedBuild, ended: Callable[[], bool]) -> None:
         self._logs = logs
-        self._build_id = build_id
+        self._build = build
         self._ended = ended
         self.seconds: dict[str, float] = {}
 
     def __call__(self, line: str) -> None:
-        self._logs.append(self._build_id, line)
+        self._logs.append(self._build.id, self._build.fence, line)
 
     def check(self) -> None:
         """Raise where the build must end."""

@@ -44,7 +44,7 @@ class Claims:
         self._clock = clock
 
     def claim(self) -> ClaimedBuild | None:
-        """The oldest build that nobody holds; one that lost its third lease is ended instead."""
+        """The oldest build that nobody holds; one that lost its third lease is ended instead, and the doorbell rung for the next."""
         now = self._database.now()
         with self._database.write() as session:
             free = or_(BuildRow.state == BuildState.QUEUED, (BuildRow.state == BuildState.RUNNING) & (BuildRow.lease_until < now))
@@ -55,12 +55,14 @@ class Claims:
             model, version = _version_of(session, build)
             if version.state in repository.GONE:
                 self._end(session, build, BuildState.CANCELLED, "deleted")
+                ring_after_commit(session, doorbell.BUILDS)
                 return None
             if build.attempts >= ATTEMPTS:
                 error = BuildError(
                     "builder_lost", "The builder was lost three times.", "Upload again; if it happens again, see the server's log."
                 )
                 self._fail(session, model, version, build, error)
+                ring_after_commit(session, doorbell.BUILDS)
                 return None
             build.state = step(BUILD_STEPS, BuildState(build.state), BuildState.RUNNING)
             build.since, build.step = self._clock(), "claimed"

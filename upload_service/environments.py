@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 from uv import find_uv_bin
 
@@ -87,14 +88,12 @@ class Environments:
             if path.suffix == ".gone":
                 shutil.rmtree(path, ignore_errors=True)
                 removed += 1
-            elif path.suffix == NEW:
-                with (self._folder / (path.stem + LOCK)).open("w") as file:
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        continue
-                    shutil.rmtree(path, ignore_errors=True)
-                    removed += 1
+            elif path.suffix == LOCK and not (self._folder / path.stem).is_dir():
+                with path.open("a") as file:
+                    if _locked(file):
+                        shutil.rmtree(path.with_suffix(NEW), ignore_errors=True)
+                        path.unlink()
+                        removed += 1
         return removed
 
     def _build(self, fresh: Path, lock: str, log: Log, descriptor: int) -> None:
@@ -153,16 +152,22 @@ class Environments:
     @contextmanager
     def _held(self, reference: str, log: Log) -> Iterator[int]:
         # The tools inherit this descriptor: the lock is free only when the last one that could still write has ended.
-        with (self._folder / (reference + LOCK)).open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    log.check()
-                    time.sleep(WAIT_S)
-                    continue
-                yield file.fileno()
-                return
+        while True:
+            with (self._folder / (reference + LOCK)).open("w") as file:
+                if _locked(file):
+                    yield file.fileno()
+                    return
+            log.check()
+            time.sleep(WAIT_S)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock is ours now, and the file still the one that has the name: its remover may have been before us."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(file.fileno()).st_ino == os.stat(file.name).st_ino  # noqa: PTH116 - the pair of fstat
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def size_of(folder: Path) -> int:

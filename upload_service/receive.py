@@ -13,7 +13,7 @@ from modelyard.domain.states import VersionState
 from modelyard.store import audit, doorbell, idempotency
 from modelyard.store.blobs import Blobs, Staged
 from modelyard.store.database import Database, ring_after_commit
-from modelyard.store.idempotency import Claim, Idempotency
+from modelyard.store.idempotency import LEASE_S, Claim, Idempotency
 from modelyard.store.tables import Json, ModelRow, VersionRow
 from modelyard.web.access import Principal, authorize
 from upload_service import repository
@@ -62,6 +62,7 @@ class Receive:
         admit: Raises where this machine may not run such bytes.
         runtime_name: The runtime that will start what is built.
         clock: Seconds since 1970.
+        lease_s: Seconds that a request holds its idempotency key without a renewal.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Receive:
         admit: Callable[[Digest], None],
         runtime_name: str,
         clock: Callable[[], float],
+        lease_s: float = LEASE_S,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -79,7 +81,8 @@ class Receive:
         self._admit = admit
         self._runtime_name = runtime_name
         self._clock = clock
-        self._idempotency = Idempotency(database)
+        self._idempotency = Idempotency(database, lease_s)
+        self.renew_every_s = lease_s / 3
 
     def claim(self, request: Request) -> Claim | None:
         """The right to do the work of the request's key; None where it has no key, or an answer is kept."""

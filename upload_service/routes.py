@@ -9,12 +9,15 @@ from fastapi import APIRouter, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.requests import ClientDisconnect
 
+from modelyard.domain.errors import Malformed
 from modelyard.store.blobs import Blobs
 from modelyard.store.doorbell import INSTANCES
 from modelyard.web.access import Action, Caller, Principal, requires
 from upload_service import receive, views
 from upload_service.deletion import Deletion, Deletions
+from upload_service.holding import held
 from upload_service.models import ModelViews
 from upload_service.multipart import read_form
 from upload_service.receive import Receipt, Receive
@@ -23,6 +26,7 @@ from upload_service.waiting import Waiting
 
 MOST_WAIT_S = 300
 DELETE_WAIT_S = 10.0
+_LINE = re.compile(r"[0-9]{1,9}")
 _TEXT = {"type": "string"}
 _UPLOAD_FORM = {
     "type": "object",
@@ -51,17 +55,15 @@ class Doors:
 async def take_upload(doors: Doors, request: Request, caller: Principal, key: str | None) -> Receipt:
     """Stream the request's body into a staging file and accept it; whatever is refused leaves nothing."""
     asked = receive.Request(caller, request.state.request_id, key)
-    claim = await run_in_threadpool(doors.receive.claim, asked)
-    staged = await run_in_threadpool(doors.blobs.stage)
-    try:
-        form = await read_form(request.headers.get("content-type", ""), request.stream(), staged)
-        return await run_in_threadpool(doors.receive.accept, asked, claim, form, staged)
-    except BaseException:
-        if claim is not None:
-            await run_in_threadpool(doors.receive.release, claim)
-        raise
-    finally:
-        await run_in_threadpool(staged.discard)
+    async with held(doors.receive, asked) as claim:
+        staged = await run_in_threadpool(doors.blobs.stage)
+        try:
+            form = await read_form(request.headers.get("content-type", ""), request.stream(), staged)
+            return await run_in_threadpool(doors.receive.accept, asked, claim, form, staged)
+        except ClientDisconnect as error:
+            raise Malformed("upload_cut", "The connection ended before the body did.", "Send it again.") from error
+        finally:
+            await run_in_threadpool(staged.discard)
 
 
 def routes(doors: Doors) -> APIRouter:
@@ -123,7 +125,7 @@ def _build_routes(router: APIRouter, doors: Doors) -> None:
         """The build's log as text; with `Accept: text/event-stream` live, resuming behind `Last-Event-ID`."""
         await run_in_threadpool(doors.models.build, caller, build_id)
         if "text/event-stream" in request.headers.get("accept", ""):
-            after = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else 0
+            after = int(last_event_id) if _LINE.fullmatch(last_event_id) else 0
             return EventSourceResponse(_events(doors, caller, build_id, after))
         lines = await run_in_threadpool(doors.waiting.logs.after, build_id, 0)
         return PlainTextResponse("".join(f"{line.text}\n" for line in lines))

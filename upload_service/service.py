@@ -37,7 +37,7 @@ def upload(kernel: Kernel, builder: ProcessBuilder, admit: Callable[[Digest], No
     deletions = Deletions(database, kernel.blobs, builder, kernel.clock)
     logs = BuildLogs(database, kernel.clock)
     doors = Doors(
-        Receive(database, kernel.blobs, ceilings, admit, builder.runtime_name, kernel.clock),
+        Receive(database, kernel.blobs, ceilings, admit, builder.runtime_name, kernel.clock, settings.upload.claim_lease_s),
         kernel.blobs,
         ModelViews(database),
         deletions,

@@ -6,6 +6,7 @@ from typing import cast
 
 import structlog
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from modelyard.bus.bus import ATTEMPTS, PARTITIONS, Delivered, Handler, Record, Subscription
 from modelyard.domain.ids import new_id
@@ -72,7 +73,6 @@ class LocalBus:
         for record in waiting:
             if record.attempts >= ATTEMPTS:
                 self._bury(group, record, RuntimeError("the process ended while it was handled"))
-                self._store_offset(group, record)
                 continue
             # The attempt is counted before the handler runs: a record that kills the process is given up as well.
             self._count_attempt(group, record)
@@ -84,7 +84,8 @@ class LocalBus:
                     self._held[group, topic, partition] = self._clock() + PAUSES_S[min(record.attempts, len(PAUSES_S) - 1)]
                     return True
                 self._bury(group, record, error)
-            self._store_offset(group, record)
+            else:
+                self._store_offset(group, record)
         return bool(waiting)
 
     def _waiting(self, group: str, topic: str, partition: int) -> list[Delivered]:
@@ -120,11 +121,12 @@ class LocalBus:
 
     def _store_offset(self, group: str, record: Delivered) -> None:
         with self._database.write() as session:
-            position = session.get_one(BusOffsetRow, (group, record.topic, record.partition))
-            position.offset, position.attempts = record.offset + 1, 0
+            _pass(session, group, record)
 
     def _bury(self, group: str, record: Delivered, error: Exception) -> None:
+        # One transaction with the offset: a process that ends in between would else bury the record twice.
         with self._database.write() as session:
+            _pass(session, group, record)
             session.add(
                 DeadLetterRow(
                     id=new_id(),
@@ -136,7 +138,12 @@ class LocalBus:
                     value=record.value,
                     headers=dict(record.headers),
                     error=repr(error)[:2000],
-                    attempts=record.attempts + 1,
+                    attempts=min(record.attempts + 1, ATTEMPTS),
                     at=self._clock(),
                 )
             )
+
+
+def _pass(session: Session, group: str, record: Delivered) -> None:
+    position = session.get_one(BusOffsetRow, (group, record.topic, record.partition))
+    position.offset, position.attempts = record.offset + 1, 0

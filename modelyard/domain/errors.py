@@ -16,6 +16,7 @@ class Kind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    WRONG_METHOD = "wrong_method"
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
     WRONG_TYPE = "wrong_type"
@@ -93,6 +94,12 @@ class NotFound(ModelyardError):
 
     def __init__(self) -> None:
         super().__init__("not_found", "There is nothing here.", "Check the address, or list what you have with `modelyard list`.")
+
+
+class WrongMethod(ModelyardError):
+    """The address is known, and this cannot be done to it."""
+
+    kind = Kind.WRONG_METHOD
 
 
 class Conflict(ModelyardError):

@@ -9,6 +9,8 @@ from structlog.typing import EventDict, WrappedLogger
 
 LIMIT = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_IN_TRACE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+"""A traceback keeps its line ends and tabs."""
 
 
 def configure(level: str = "info") -> None:
@@ -44,6 +46,7 @@ def configure(level: str = "info") -> None:
 def _tame(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
     # Names of uploads are foreign text: no control character of theirs reaches a terminal, no value fills the disk.
     for key, value in record.items():
-        if isinstance(value, str) and key != "exception":
-            record[key] = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value[:LIMIT])
+        if isinstance(value, str):
+            control, shown = (_CONTROL_IN_TRACE, value[-LIMIT:]) if key == "exception" else (_CONTROL, value[:LIMIT])
+            record[key] = control.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
     return record

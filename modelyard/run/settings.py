@@ -1,12 +1,20 @@
 """Every setting, typed once: flag > `MODELYARD_*` > `DIR/settings.toml` > default."""
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB
@@ -32,6 +40,8 @@ class UploadSettings(_Part):
     """The largest zip."""
     reserve_bytes: int = Field(default=512 * MIB, ge=0)
     """Bytes that stay free on the data folder's disk; below it uploads get 507."""
+    claim_lease_s: float = Field(default=30.0, gt=0)
+    """Seconds that an upload holds its Idempotency-Key after its process has died."""
     staging_grace_s: float = Field(default=900.0, gt=0)
     """Seconds after which a staging file that nobody writes to is removed."""
 
@@ -74,7 +84,7 @@ class CeilingSettings(_Part):
 class Settings(BaseSettings):
     """All settings of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELYARD_", env_nested_delimiter="__", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     data: Path = Field(default_factory=lambda: user_data_path("modelyard"))
     """The folder that holds everything."""
@@ -124,10 +134,10 @@ def load_settings(data: Path | None = None, **overrides: object) -> Settings:
     Raises:
         Invalid: `setting_invalid`, naming each setting that is wrong.
     """
-    from pydantic import ValidationError  # noqa: PLC0415 - named only where it is caught
-
     try:
         return Settings(**_nested(data, overrides))
+    except (SettingsError, tomllib.TOMLDecodeError) as error:
+        raise Invalid("setting_invalid", f"The settings cannot be read: {error}.", "See `modelyard config show` for names and sources.") from error
     except ValidationError as error:
         wrong = [{"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]} for each in error.errors(include_url=False)]
         words = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)

@@ -28,10 +28,15 @@ class Claim:
 
 
 class Idempotency:
-    """Claims keys before the work, and keeps the answer in the work's own transaction."""
+    """Claims keys before the work, and keeps the answer in the work's own transaction.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        lease_s: Seconds that a claim holds without a renewal.
+    """
+
+    def __init__(self, database: Database, lease_s: float = LEASE_S) -> None:
         self._database = database
+        self._lease_s = lease_s
 
     def claim(self, caller: str, route: str, key: str) -> Claim | None:
         """The right to do the work, or None where an answer is already kept: compare it with `replay`.
@@ -47,14 +52,14 @@ class Idempotency:
             session.execute(delete(IdempotencyRow).where(IdempotencyRow.at < now - KEEP_S))
             row = session.get(IdempotencyRow, (caller, route, key))
             if row is None:
-                row = IdempotencyRow(caller=caller, route=route, key=key, fence=1, lease_until=now + LEASE_S, at=now)
+                row = IdempotencyRow(caller=caller, route=route, key=key, fence=1, lease_until=now + self._lease_s, at=now)
                 session.add(row)
             elif row.answer is not None:
                 return None
             elif row.lease_until > now:
                 raise Conflict("in_flight", "A request with this Idempotency-Key is still being worked on.", "Wait, then send it again.", retry_after_s=1)
             else:
-                row.fence, row.lease_until = row.fence + 1, now + LEASE_S
+                row.fence, row.lease_until = row.fence + 1, now + self._lease_s
             return Claim(caller, route, key, row.fence)
 
     def renew(self, claim: Claim) -> None:
@@ -62,7 +67,7 @@ class Idempotency:
         now = self._database.now()
         with self._database.write() as session:
             if row := _mine(session, claim):
-                row.lease_until = now + LEASE_S
+                row.lease_until = now + self._lease_s
 
     def replay(self, caller: str, route: str, key: str, fingerprint: str) -> Json:
         """The answer that was kept for the key.

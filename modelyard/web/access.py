@@ -1,6 +1,6 @@
 """Who may do what: a credential becomes a `Principal`, and every route declares the action that it performs."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
@@ -129,6 +129,17 @@ def check_declared(routes: list[BaseRoute]) -> None:
     for route in routes:
         if declared(route) is None:
             raise UndeclaredRouteError(f"{getattr(route, 'path', route)!r} declares no action: add requires(Action....) to it")
+
+
+def check_mounted(apps: Iterable[Asgi]) -> None:
+    """Return where every application beside the routes is `Guarded`, and so declares its action.
+
+    Raises:
+        UndeclaredRouteError: One is not.
+    """
+    for app in apps:
+        if not isinstance(app, Guarded):
+            raise UndeclaredRouteError(f"{app!r} declares no action: mount it as Guarded(app, Action....)")
 
 
 def declared(route: BaseRoute) -> Action | None:

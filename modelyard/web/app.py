@@ -24,6 +24,7 @@ from modelyard.web.access import (
     Scope,
     Send,
     check_declared,
+    check_mounted,
     no_credential,
     principal_of,
     requires,
@@ -40,13 +41,14 @@ def create_app(services: Sequence[Service], authenticator: Authenticator, hosts:
     Raises:
         UndeclaredRouteError: A route does not declare its action.
     """
-    api = FastAPI(title="Modelyard", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    api = FastAPI(title="Modelyard", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in (*(router for service in services for router in service.routers), _own_routes(api, services)):
         check_declared(router.routes)
         api.include_router(router)
     api.mount("/static", Guarded(StaticFiles(directory=bundled_static()), Action.PUBLIC))
     _answer_problems(api)
     mounts = {prefix.encode(): app for service in services for prefix, app in service.mounts.items()}
+    check_mounted(mounts.values())
     return Gate(_Fork(api, mounts), authenticator, hosts)
 
 
@@ -106,11 +108,11 @@ def _passes(check: Any) -> bool:
 
 
 def _answer_problems(api: FastAPI) -> None:
-    def answer(request: Request, error: ModelyardError) -> Response:
+    def answer(request: Request, error: ModelyardError, more: Mapping[str, str] | None = None) -> Response:
         if wants_page(request) and problems.status_of(error) == problems.STATUS[no_credential().kind]:
             return sign_in_page(request)
         told = problems.document(error, request.url.path, request.state.request_id)
-        return Response(problems.encode(told), problems.status_of(error), problems.headers(error))
+        return Response(problems.encode(told), problems.status_of(error), {**problems.headers(error), **(more or {})})
 
     def modelyard_error(request: Request, error: Exception) -> Response:
         return answer(request, error) if isinstance(error, ModelyardError) else _internal(request)
@@ -123,9 +125,7 @@ def _answer_problems(api: FastAPI) -> None:
         known = problems.from_status(status)
         if known is None:
             return _internal(request)
-        reply = answer(request, known)
-        reply.status_code = status
-        return reply
+        return answer(request, known, error.headers if isinstance(error, HTTPException) else None)
 
     def invalid(request: Request, error: Exception) -> Response:
         errors = list(error.errors()) if isinstance(error, RequestValidationError) else []

@@ -1,5 +1,6 @@
 """The gate before every route: request id, host, origin and credential; and the one place where errors become answers."""
 
+import re
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
@@ -18,6 +19,7 @@ APPS_DOMAIN = "apps.localhost"
 APP_PREFIX = b"/m/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITE = frozenset({"same-origin", "none"})
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\s]+))(?::\d{0,5})?")
 
 log = structlog.get_logger(__name__)
 
@@ -146,8 +148,8 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _host_name(value: str) -> str:
-    host = value.rpartition("]")[0][1:] if value.startswith("[") else value.partition(":")[0]
-    return host.lower().rstrip(".")
+    found = _HOST.fullmatch(value)
+    return (found[1] or found[2]).lower().removesuffix(".") if found else ""
 
 
 def _cookie(header: str) -> str | None:

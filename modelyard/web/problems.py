@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 
-from modelyard.domain.errors import Invalid, Kind, Malformed, ModelyardError, NotFound
+from modelyard.domain.errors import Invalid, Kind, Malformed, ModelyardError, NotFound, WrongMethod
 
 STATUS: Mapping[Kind, int] = {
     Kind.MALFORMED: 400,
     Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
+    Kind.WRONG_METHOD: 405,
     Kind.CONFLICT: 409,
     Kind.TOO_LARGE: 413,
     Kind.WRONG_TYPE: 415,
@@ -89,10 +90,10 @@ def from_status(status: int) -> ModelyardError | None:
     """The error of an answer that the web framework decided by itself."""
     if status == STATUS[Kind.NOT_FOUND]:
         return NotFound()
-    if status in {400, 405}:
-        return Malformed(
-            "method_not_allowed" if status != STATUS[Kind.MALFORMED] else "malformed", "This cannot be done here.", "See /openapi.json."
-        )
+    if status == STATUS[Kind.WRONG_METHOD]:
+        return WrongMethod("method_not_allowed", "This cannot be done here.", "See /openapi.json.")
+    if status == STATUS[Kind.MALFORMED]:
+        return Malformed("malformed", "The request cannot be read.", "See /openapi.json.")
     return None
 
 

@@ -28,7 +28,11 @@ def wheel(name: str, files: dict[str, bytes], requires: str = "") -> bytes:
     """A wheel of these files."""
     folder = f"{name.replace('-', '_')}-1.0.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}\n".encode()
-    inside = {**files, f"{folder}/METADATA": metadata, f"{folder}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    inside = {
+        **files,
+        f"{folder}/METADATA": metadata,
+        f"{folder}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
     record = "".join(f"{each},,\n" for each in inside) + f"{folder}/RECORD,,\n"
     return zipped({**inside, f"{folder}/RECORD": record.encode()})
 
@@ -80,7 +84,11 @@ class Index:
         if path.startswith("/files/"):
             return self.files.get(path.removeprefix("/files/"))
         name = path.strip("/").rpartition("/")[2].replace("-", "_")
-        links = [f'<a href="/files/{file}#sha256={hashlib.sha256(body).hexdigest()}">{file}</a>' for file, body in self.files.items() if file.startswith(name + "-")]
+        links = [
+            f'<a href="/files/{file}#sha256={hashlib.sha256(body).hexdigest()}">{file}</a>'
+            for file, body in self.files.items()
+            if file.startswith(name + "-")
+        ]
         return "".join(links).encode() if links else None
 
     def close(self) -> None:
@@ -108,7 +116,9 @@ def index(canary: Path, second_index: Index) -> Iterator[Index]:
     pth = f"import os; os.path.isdir({str(canary.parent)!r}) and open({str(canary)!r}, 'w').write('pth')\n".encode()
     files = {
         "canary_pth-1.0-py3-none-any.whl": wheel("canary-pth", {"canary_pth.py": b"HERE = True\n", "canary_pth.pth": pth}),
-        "canary_url-1.0-py3-none-any.whl": wheel("canary-url", {"canary_url.py": b""}, f"Requires-Dist: far @ {second_index.url}/files/far-1.0-py3-none-any.whl\n"),
+        "canary_url-1.0-py3-none-any.whl": wheel(
+            "canary-url", {"canary_url.py": b""}, f"Requires-Dist: far @ {second_index.url}/files/far-1.0-py3-none-any.whl\n"
+        ),
         "canary_sdist-1.0.tar.gz": sdist("canary_sdist", canary),
     }
     running = Index(files)
@@ -155,7 +165,14 @@ def test_a_url_in_a_dependency_is_not_fetched(watched: Yard, second_index: Index
 def test_settings_of_tools_in_the_zip_are_not_read(watched: Yard, second_index: Index, canary: Path) -> None:
     told = f'[[index]]\nurl = "{second_index.url}/simple"\ndefault = true\n'.encode()
     pip = f"[global]\nindex-url = {second_index.url}/simple\n".encode()
-    files = {"app.py": SERVER, "requirements.txt": b"canary-pth==1.0\n", "uv.toml": told, "pip.conf": pip, ".pip/pip.conf": pip, "sitecustomize.py": f"open({str(canary)!r}, 'w')".encode()}
+    files = {
+        "app.py": SERVER,
+        "requirements.txt": b"canary-pth==1.0\n",
+        "uv.toml": told,
+        "pip.conf": pip,
+        ".pip/pip.conf": pip,
+        "sitecustomize.py": f"open({str(canary)!r}, 'w')".encode(),
+    }
     watched.upload("canary", "tools", zipped(files))
     assert second_index.asked == []
     assert not canary.exists()
@@ -163,7 +180,14 @@ def test_settings_of_tools_in_the_zip_are_not_read(watched: Yard, second_index: 
 
 @pytest.mark.parametrize(
     "line",
-    ["--index-url {url}/simple", "--extra-index-url {url}/simple", "-r {url}/more.txt", "far @ {url}/files/far-1.0-py3-none-any.whl", "--find-links {url}/files/", "-e git+{url}/far"],
+    [
+        "--index-url {url}/simple",
+        "--extra-index-url {url}/simple",
+        "-r {url}/more.txt",
+        "far @ {url}/files/far-1.0-py3-none-any.whl",
+        "--find-links {url}/files/",
+        "-e git+{url}/far",
+    ],
 )
 def test_a_second_index_in_requirements_is_refused(watched: Yard, second_index: Index, line: str) -> None:
     answer = watched.upload("canary", "second", app(f"canary-pth==1.0\n{line.format(url=second_index.url)}\n".encode()))
@@ -173,6 +197,9 @@ def test_a_second_index_in_requirements_is_refused(watched: Yard, second_index: 
 
 
 def test_nothing_fired_in_the_end(watched: Yard, canary: Path, second_index: Index) -> None:
-    until(lambda: all(each["status"] in {"ready", "failed"} for each in watched.http.get("/models/canary").json()["models"]), "every build has ended")
+    until(
+        lambda: all(each["status"] in {"ready", "failed"} for each in watched.http.get("/models/canary").json()["models"]),
+        "every build has ended",
+    )
     assert not canary.exists()
     assert second_index.asked == []

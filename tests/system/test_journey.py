@@ -41,7 +41,9 @@ def test_the_guide_by_curl(yard: Yard, tmp_path: Path) -> None:
 
     listed = curl(f"{yard.url}/models/testuser")["models"]
     assert isinstance(listed, list)
-    assert [(each["id"], each["model_name"], each["description"], each["status"]) for each in listed] == [(taken["id"], "test-model", "A test", "ready")]
+    assert [(each["id"], each["model_name"], each["description"], each["status"]) for each in listed] == [
+        (taken["id"], "test-model", "A test", "ready")
+    ]
     shown = curl(f"{yard.url}/models/testuser/test-model")
     assert (shown["serving"], shown["state"]) == (1, "stopped")
     assert curl(f"{yard.url}/health")["service"] == "upload_service"
@@ -102,7 +104,13 @@ def test_an_idle_model_stops_and_starts_again(yard: Yard) -> None:
 
 
 def test_a_crash_is_told_and_backs_off(yard: Yard) -> None:
-    yard.ready("crash", "app", flask_app("crash", b'\n@app.route("/die")\ndef die():\n    import signal\n    os.kill(os.getppid(), signal.SIGKILL)\n    os._exit(3)\n'))
+    yard.ready(
+        "crash",
+        "app",
+        flask_app(
+            "crash", b'\n@app.route("/die")\ndef die():\n    import signal\n    os.kill(os.getppid(), signal.SIGKILL)\n    os._exit(3)\n'
+        ),
+    )
     assert yard.predict("crash", "app").status_code == 200
     assert yard.http.get("/m/crash/app/die").status_code == 502
     until(lambda: yard.state("crash", "app") == "failed", "the crash is recorded")
@@ -180,7 +188,11 @@ def test_the_server_ends_cleanly_and_leaves_no_process(own_yard: Yard) -> None:
 def test_a_second_server_on_the_same_folder_is_refused(own_yard: Yard) -> None:
     own_yard.start()
     second = subprocess.run(
-        [sys.executable, "-m", "modelyard", "up", "--port", "0", "--data", str(own_yard.data)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "modelyard", "up", "--port", "0", "--data", str(own_yard.data)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert second.returncode == 4
     assert str(own_yard.process.pid if own_yard.process else 0) in second.stderr

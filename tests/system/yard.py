@@ -121,7 +121,10 @@ class Yard:
         if key:
             headers["idempotency-key"] = key
         return self.http.post(
-            "/upload", data={"username": owner, "model_name": name}, files={"file": (f"{name}.zip", zip_bytes, "application/zip")}, headers=headers
+            "/upload",
+            data={"username": owner, "model_name": name},
+            files={"file": (f"{name}.zip", zip_bytes, "application/zip")},
+            headers=headers,
         )
 
     def ready(self, owner: str, name: str, zip_bytes: bytes) -> dict[str, Any]:

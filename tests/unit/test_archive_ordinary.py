@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import shutil
 import stat
 import subprocess
@@ -86,8 +87,12 @@ def test_modes_are_written_anew_whatever_the_umask(tmp_path):
             info.external_attr = mode << 16
             archive.writestr(info, "x")
         archive.mkdir("folder", 0o700)
-    with read_archive(path) as archive:
-        archive.unpack(tmp_path / "out", [].append)
+    before = os.umask(0o077)
+    try:
+        with read_archive(path) as archive:
+            archive.unpack(tmp_path / "out", [].append)
+    finally:
+        os.umask(before)
     modes = {name: stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("", "run.sh", "secret", "folder")}
     assert modes == {"": 0o755, "run.sh": 0o644, "secret": 0o644, "folder": 0o755}
 

@@ -1,0 +1,42 @@
+"""Stages for tests of the upload and auth services."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from stage import Stage
+
+from modelyard.store.database import sqlite_url
+from modelyard.store.migrations import migrate
+
+
+@pytest.fixture(scope="session")
+def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database at the newest revision; stages copy it."""
+    path = tmp_path_factory.mktemp("blank") / "blank.db"
+    migrate(sqlite_url(path))
+    return path
+
+
+@pytest.fixture
+def make_stage(tmp_path: Path, blank_database: Path) -> Iterator[Callable[..., Stage]]:
+    """Makes stages over one data folder, with settings of their own; the second one is what a restart finds."""
+    made: list[Stage] = []
+
+    def make(**settings: object) -> Stage:
+        made.append(Stage(tmp_path / "data", blank_database, **{name.replace("__", "."): value for name, value in settings.items()}))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage]) -> Stage:
+    """The services over an empty data folder."""
+    return make_stage()

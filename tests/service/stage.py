@@ -1,0 +1,243 @@
+"""The upload and auth services on a stage: the real application over SQLite, its loops stepped by the test."""
+
+import io
+import json
+import shutil
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+from fake_builder import FakeBuilder
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from auth_service.keys import ApiKey, new_key, parse_key
+from auth_service.service import OwnerAuthenticator, auth, authenticator
+from inference_service.instances import Instances
+from inference_service.service import inference
+from modelyard.bus.local import LocalBus
+from modelyard.run.process import Process
+from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.settings import load_settings
+from modelyard.store import catalog, doorbell
+from modelyard.store.blobs import FolderBlobs
+from modelyard.store.database import Database, sqlite_url
+from modelyard.store.doorbell import Doorbell
+from modelyard.store.outbox_relay import OutboxRelay
+from modelyard.store.tables import BuildRow, OutboxRow, Row, VersionRow
+from modelyard.web.access import Action, Asgi, Guarded, Message, Principal, Receive, Role, Scope, Send
+from modelyard.web.app import create_app
+from upload_service.claims import Claims
+from upload_service.service import builder_role, upload
+
+ORIGIN = "http://localhost:8080"
+APP = b"from flask import Flask\napp = Flask(__name__)\n"
+DEADLINE_S = 10.0
+
+T = TypeVar("T")
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip of these files, the same bytes every time."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), content)
+    return packed.getvalue()
+
+
+def app_zip(name: str = "fruit", requirements: str = "flask==3.0.0\n") -> bytes:
+    """A small app that differs by its name."""
+    return zipped({"app.py": APP + f"NAME = {name!r}\n".encode(), "requirements.txt": requirements.encode()})
+
+
+def until(look: Callable[[], T], what: str) -> T:
+    """What `look` gives, as soon as it is true; fails once the time is over."""
+    end = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not (found := look()):
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        pause.wait(0.005)
+    return found
+
+
+def in_thread(call: Callable[[], T]) -> "Future[T]":
+    """The call's outcome, made in a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    begun = pool.submit(call)
+    pool.shutdown(wait=False)
+    return begun
+
+
+@dataclass(frozen=True, slots=True)
+class TwoAccounts:
+    """An `Authenticator` that knows a member beside the owner."""
+
+    owner: OwnerAuthenticator
+    member: ApiKey
+    username: str
+
+    def by_token(self, token: str) -> Principal | None:
+        key = parse_key(token)
+        return Principal(self.username, Role.MEMBER) if key is not None and key.same(self.member) else self.owner.by_token(token)
+
+    def by_cookie(self, value: str) -> Principal | None:
+        return self.owner.by_cookie(value)
+
+
+class Stage:
+    """One data folder with everything over it; nothing moves unless the test says so.
+
+    Args:
+        blank: A database file at the newest revision, copied.
+        settings: Further settings by dotted name.
+    """
+
+    def __init__(self, folder: Path, blank: Path, **settings: object) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "modelyard.db").exists():
+            shutil.copy(blank, folder / "modelyard.db")
+        self.folder = folder
+        told = load_settings(folder, **{"upload.reserve_bytes": 0, **settings})
+        bell = Doorbell()
+        blobs = FolderBlobs(folder, limit_bytes=told.upload.max_bytes, reserve_bytes=told.upload.reserve_bytes)
+        self.ahead_s = 0.0
+        self.kernel = Kernel(told, Database(sqlite_url(folder / "modelyard.db"), bell), blobs, bell, lambda: time.time() + self.ahead_s)
+        self.database = self.kernel.database
+        self.builder = FakeBuilder()
+        self.bus = LocalBus(self.database, self.kernel.clock)
+        self.claims = Claims(self.database, told.build.lease_s, self.kernel.clock)
+        self.authenticator = authenticator(self.kernel)
+        self.member = new_key()
+        self.services = self._services()
+        self.app: Asgi = create_app(self.services, TwoAccounts(self.authenticator, self.member, "mia"), told.hosts)
+        self.http = self.client(self.authenticator.key.text)
+
+    def _services(self) -> list[Service]:
+        relay = OutboxRelay(self.database, self.bus, self.kernel.clock)
+        return [
+            upload(self.kernel, self.builder, lambda _digest: None),  # type: ignore[arg-type]
+            builder_role(self.kernel, self.builder, alone=True),  # type: ignore[arg-type]
+            inference(self.kernel, self.bus),
+            auth(self.authenticator.sessions),
+            Service("gateway", "gateway", mounts={"/m/": Guarded(echo, Action.PREDICT)}),
+            Service("relay", loops=[Loop("relay", relay.step, doorbell.OUTBOX, 1.0)]),
+        ]
+
+    def client(self, token: str | None = None, *, cookie: str | None = None) -> TestClient:
+        """A caller, with a token, with a session's cookie, or with neither."""
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        if cookie is not None:
+            headers["cookie"] = f"__Host-modelyard={cookie}"
+        return TestClient(self.app, base_url=ORIGIN, headers=headers, raise_server_exceptions=False, follow_redirects=False)
+
+    def step(self, name: str) -> bool:
+        """One step of the loop of this name."""
+        loop = next(each for service in self.services for each in service.loops if each.name == name)
+        return loop.step()
+
+    def upload(self, name: str = "fruit", content: bytes | None = None, *, owner: str = "ada", **headers: str) -> httpx2.Response:
+        """Upload as the guide does; a header's name is written with underscores."""
+        told = {key.replace("_", "-"): value for key, value in headers.items()}
+        return self.http.post("/upload", headers=told, **form(name, content, owner=owner))
+
+    def ready(self, name: str = "fruit", content: bytes | None = None, *, owner: str = "ada") -> dict[str, Any]:
+        """A version that was built."""
+        taken = self.upload(name, content, owner=owner)
+        assert taken.status_code == 202, taken.text
+        assert self.step("builds")
+        assert self.version(taken.json()["id"]).state == "ready"
+        body: dict[str, Any] = taken.json()
+        return body
+
+    def retire(self, version_id: str) -> None:
+        """What the runner says once nothing of a deleted version runs."""
+        with self.database.read() as session:
+            fact = catalog.version_fact(session, version_id)
+        assert fact is not None
+        Instances(self.database, self.kernel.clock).retire(fact)
+
+    def delete(self, path: str) -> httpx2.Response:
+        """Delete, while the runner and the deleting loop do their part."""
+        answer = in_thread(lambda: self.http.delete(path))
+        until(lambda: answer.done() or self._deleting(), "something is marked as deleted")
+        for version_id in self._deleting():
+            self.retire(version_id)
+        self.step("delete")
+        return answer.result(DEADLINE_S)
+
+    def _deleting(self) -> list[str]:
+        with self.database.read() as session:
+            return catalog.deleting(session)
+
+    def version(self, version_id: str) -> VersionRow:
+        """The version's row."""
+        with self.database.read() as session:
+            return session.get_one(VersionRow, version_id)
+
+    def build(self, build_id: str) -> BuildRow:
+        """The build's row."""
+        with self.database.read() as session:
+            return session.get_one(BuildRow, build_id)
+
+    def count(self, table: type[Row]) -> int:
+        """The rows of a table."""
+        with self.database.read() as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every event of the outbox, in its order."""
+        with self.database.read() as session:
+            return [json.loads(row.value) for row in session.scalars(select(OutboxRow).order_by(OutboxRow.seq))]
+
+    def staging(self) -> list[str]:
+        """The staging files."""
+        return [path.name for path in (self.folder / "staging").iterdir()]
+
+    def blobs(self) -> list[str]:
+        """The kept files."""
+        return sorted(self.kernel.blobs.digests())
+
+    @contextmanager
+    def live(self, *loops: str) -> Iterator[str]:
+        """A real server on loopback with these loops in threads; gives its URL, and drains at the end."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        chosen = [Service("chosen", loops=[loop for service in self.services for loop in service.loops if loop.name in loops])]
+        process = Process(self.kernel, chosen, self.app, listener)
+        answers = threading.Event()
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=process.run, args=(answers.set,), name="server")
+        thread.start()
+        try:
+            assert answers.wait(DEADLINE_S)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.stop()
+            thread.join()
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.database.close()
+
+
+def form(name: str = "fruit", content: bytes | None = None, *, owner: str = "ada", description: str = "Sorts fruit") -> dict[str, Any]:
+    """The guide's form, as a client's words."""
+    fields = {"username": owner, "model_name": name, "description": description}
+    return {"data": fields, "files": {"file": (f"{name}.zip", app_zip() if content is None else content, "application/zip")}}
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands where models answer: says whom the gate let in."""
+    del receive
+    body = json.dumps({"path": scope["path"], "user": scope["state"]["principal"].username}).encode()
+    start: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

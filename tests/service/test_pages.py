@@ -1,0 +1,384 @@
+"""The pages as HTML over HTTP: what a browser without scripts gets, from the form to the end of a build."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from auth_service.keys import new_key
+from auth_service.service import OwnerAuthenticator, auth
+from auth_service.sessions import Sessions
+from modelyard.run.resources import demo_bytes
+from modelyard.run.service import Service
+from modelyard.store.blobs import FolderBlobs
+from modelyard.store.database import Database, sqlite_url
+from modelyard.store.doorbell import Doorbell
+from modelyard.store.migrations import migrate
+from modelyard.store.tables import VersionRow
+from modelyard.web.app import create_app
+from upload_service.build_log import BuildLogs
+from upload_service.builders import Boot, BuildError, Built, Log
+from upload_service.builds import Builds
+from upload_service.claims import Claims
+from upload_service.deletion import Deletions
+from upload_service.detect import Ceilings
+from upload_service.models import ModelViews
+from upload_service.pages import MOST_LINES, pages
+from upload_service.receive import Receive
+from upload_service.routes import Doors, routes
+from upload_service.waiting import Waiting
+
+PAGE = {"accept": "text/html"}
+SAME = {**PAGE, "sec-fetch-site": "same-origin"}
+LIMIT_BYTES = 100_000
+
+
+@dataclass
+class ScriptedBuilder:
+    """A builder that installs what the test says: lines, a pause in which the test looks, or a failure."""
+
+    lines: list[str] = field(default_factory=list)
+    while_installing: Callable[[], None] = lambda: None
+    failure: BuildError | None = None
+    runtime_name: str = "process"
+
+    def unpack(self, *_: object) -> None:
+        pass
+
+    def lock(self, *_: object) -> str:
+        return "flask==3.0.0"
+
+    def reference(self, *_: object) -> str:
+        return "reference"
+
+    def install(self, reference: str, _lock: str, log: Log) -> Built:
+        for line in self.lines:
+            log(line)
+        self.while_installing()
+        if self.failure:
+            raise self.failure
+        return Built(reference, 1)
+
+    def verify(self, *_: object) -> Boot:
+        return Boot(0.2, 1, "127.0.0.1", 8080)
+
+    def remove_code(self, *_: object) -> int:
+        return 0
+
+    def remove(self, *_: object) -> int:
+        return 0
+
+    def references(self) -> list[str]:
+        return []
+
+    def code(self) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True)
+class House:
+    """The upload service behind its gate, and a browser that is signed in."""
+
+    browser: TestClient
+    stranger: TestClient
+    database: Database
+    builder: ScriptedBuilder
+    builds: Builds
+
+    def send(self, file: bytes = demo_bytes(), **fields: str):
+        """Send the form as a browser does, without following the answer."""
+        typed = {"username": "testuser", "model_name": "test-model", "description": "", **fields}
+        return self.browser.post(
+            "/upload/form", data=typed, files={"file": ("app.zip", file, "application/zip")}, headers=SAME, follow_redirects=False
+        )
+
+    def uploaded(self) -> str:
+        """The path of a new build's page."""
+        return self.send().headers["location"]
+
+    def versions(self) -> int:
+        with self.database.read() as session:
+            return session.scalar(select(func.count()).select_from(VersionRow)) or 0
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    url = sqlite_url(tmp_path / "modelyard.db")
+    migrate(url)
+    bell = Doorbell()
+    database = Database(url, bell)
+    blobs = FolderBlobs(tmp_path, limit_bytes=LIMIT_BYTES, reserve_bytes=0)
+    logs, builder = BuildLogs(database, time.time), ScriptedBuilder()
+    doors = Doors(
+        Receive(database, blobs, Ceilings(), lambda _digest: None, builder.runtime_name, time.time),
+        blobs,
+        ModelViews(database),
+        Deletions(database, blobs, builder, time.time),
+        Waiting(database, bell, logs, threading.Event()),
+    )
+    sessions = Sessions(b"secret", time.time)
+    services = [Service("upload", routers=[routes(doors), pages(doors)]), auth(sessions)]
+    app = create_app(services, OwnerAuthenticator(new_key(), sessions))
+    builds = Builds(Claims(database, 15.0, time.time), builder, blobs, logs, lambda: False, 5.0)
+    browser, stranger = (TestClient(app, base_url="https://localhost") for _ in range(2))
+    browser.get(f"/first/{sessions.new_ticket()}", headers=PAGE)
+    yield House(browser, stranger, database, builder, builds)
+    database.engine.dispose()
+
+
+class Outline(HTMLParser):
+    """What a test asks of a page: its elements with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def by_id(self, name: str) -> dict[str, str | None]:
+        return next(attributes for _, attributes in self.elements if attributes.get("id") == name)
+
+
+def states(text: str) -> dict[str, str]:
+    return dict(re.findall(r'data-stage="(\w+)" data-state="(\w+)"', text))
+
+
+@pytest.mark.parametrize("path", ["/", "/upload", "/upload/form", "/upload/some-build", "/upload/some-build/state"])
+def test_without_a_session_every_page_tells_how_to_sign_in(house, path):
+    answer = house.stranger.get(path, headers=PAGE, follow_redirects=False)
+    assert answer.status_code == 401
+    assert "modelyard token --link" in answer.text
+    assert "Signed in" not in answer.text
+
+
+def test_a_program_without_a_credential_gets_a_problem_and_no_page(house):
+    answer = house.stranger.get("/upload", headers={"accept": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/", "/upload/form"])
+def test_the_start_leads_to_the_form(house, path):
+    answer = house.browser.get(path, headers=PAGE, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/upload")
+
+
+def test_every_page_loads_only_its_own_files_and_has_nothing_inline(house):
+    house.builder.failure = BuildError("install_failed", "It broke.", "Mend it.")
+    failed = house.uploaded()
+    house.builds.step()
+    for answer in (
+        house.stranger.get("/upload", headers=PAGE),
+        house.browser.get("/upload", headers=PAGE),
+        house.browser.get(failed, headers=PAGE),
+    ):
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        page = Outline(answer.text)
+        loaded = [each.get("src") or each.get("href") for tag in ("script", "link", "img") for each in page.all(tag)]
+        assert loaded
+        assert all(path and re.fullmatch(r"/static/[a-z_]+\.(js|css|svg)", path) for path in loaded)
+        assert all(house.stranger.get(str(path)).status_code == 200 for path in loaded)
+        assert not page.all("style")
+        assert not [name for _, attributes in page.elements for name in attributes if name == "style" or name.startswith("on")]
+
+
+def test_every_script_imports_scripts_that_are_there(house):
+    pending, seen = {"/static/main.js"}, set()
+    while pending:
+        path = pending.pop()
+        answer = house.stranger.get(path)
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/javascript")
+        seen.add(path)
+        pending |= {f"/static/{name}" for name in re.findall(r'from "\./([a-z_]+\.js)"', answer.text)} - seen
+    assert {"/static/upload.js", "/static/build.js", "/static/transfer.js"} <= seen
+
+
+def test_every_field_has_a_label_a_hint_and_a_place_for_its_error(house):
+    page = Outline(house.browser.get("/upload", headers=PAGE).text)
+    labelled = {each["for"] for each in page.all("label")}
+    fields = page.all("input") + page.all("textarea")
+    assert {each["name"] for each in fields} == {"username", "model_name", "description", "file"}
+    for each in fields:
+        assert each["id"] in labelled
+        described = (each["aria-describedby"] or "").split()
+        assert f"{each['id']}-error" in described
+        assert all(page.by_id(name) is not None for name in described)
+    assert [each["name"] for each in fields if "required" not in each] == ["description"]
+
+
+def test_the_pattern_of_a_name_is_the_rule(house):
+    page = Outline(house.browser.get("/upload", headers=PAGE).text)
+    pattern = re.compile(page.by_id("username")["pattern"] or "")
+    assert all(pattern.fullmatch(name) for name in ("a", "test-model", "0", "a" * 40))
+    assert not any(pattern.fullmatch(name) for name in ("", "-a", "a-", "a--b", "A", "a_b", "a" * 41, "ä"))
+
+
+def test_the_address_may_carry_names_and_they_are_text(house):
+    hostile = '"><script>alert(1)</script>'
+    answer = house.browser.get("/upload", params={"username": "ada", "model_name": hostile}, headers=PAGE)
+    page = Outline(answer.text)
+    assert (page.by_id("username")["value"], page.by_id("model_name")["value"]) == ("ada", hostile)
+    assert "<script>alert" not in answer.text
+
+
+def test_the_form_without_scripts_goes_on_to_the_build(house):
+    answer = house.send()
+    assert answer.status_code == 303
+    waiting = house.browser.get(answer.headers["location"], headers=PAGE)
+    assert states(waiting.text) == {
+        "upload": "done",
+        "unpack": "waiting",
+        "lock": "waiting",
+        "install": "waiting",
+        "verify": "waiting",
+        "ready": "waiting",
+    }
+    assert "Waiting for a builder." in waiting.text
+    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in waiting.text
+    house.builds.step()
+    ready = house.browser.get(answer.headers["location"], headers=PAGE)
+    assert set(states(ready.text).values()) == {"done"}
+    assert "http-equiv" not in ready.text
+    assert "https://localhost/m/testuser/test-model/" in ready.text
+    assert "curl -X POST https://localhost/m/testuser/test-model/predict" in ready.text
+    assert "Bearer $(modelyard token)" in ready.text
+
+
+def test_a_running_build_shows_its_step_and_every_line_once(house):
+    path, seen = house.uploaded(), []
+    house.builder.lines = ["one", "two"]
+    house.builder.while_installing = lambda: seen.append(house.browser.get(path, headers=PAGE).text)
+    house.builds.step()
+    (text,) = seen
+    assert states(text) == {
+        "upload": "done",
+        "unpack": "done",
+        "lock": "done",
+        "install": "running",
+        "verify": "waiting",
+        "ready": "waiting",
+    }
+    assert "Installing its packages." in text
+    numbers = re.findall(r'class="line" data-n="(\d+)"', text)
+    assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
+    assert (text.count(">one<"), text.count(">two<")) == (1, 1)
+
+
+def test_the_state_alone_is_the_same_as_on_the_page(house):
+    path = house.uploaded()
+    house.builds.step()
+    alone = house.browser.get(f"{path}/state", headers=PAGE).text.strip()
+    assert alone.startswith("<div data-title=")
+    assert alone in house.browser.get(path, headers=PAGE).text
+
+
+def test_a_failed_build_shows_reason_mend_and_the_last_lines(house):
+    house.builder.lines = [f"line {n}" for n in range(30)]
+    house.builder.failure = BuildError(
+        "install_failed", "The package nowhere is not in the index.", "Correct its name in requirements.txt."
+    )
+    path = house.uploaded()
+    house.builds.step()
+    text = house.browser.get(path, headers=PAGE).text
+    assert states(text) == {
+        "upload": "done",
+        "unpack": "done",
+        "lock": "done",
+        "install": "failed",
+        "verify": "waiting",
+        "ready": "waiting",
+    }
+    for told in (
+        "install_failed",
+        "The package nowhere is not in the index.",
+        "Correct its name in requirements.txt.",
+        *house.builder.lines[-20:],
+    ):
+        assert told in text
+    assert "/upload?username=testuser&amp;model_name=test-model" in text
+    assert "curl -X POST" not in text
+
+
+def test_a_long_log_is_cut_at_its_beginning_and_says_so(house):
+    house.builder.lines = [f"line {n}." for n in range(MOST_LINES)]
+    path = house.uploaded()
+    house.builds.step()
+    text = house.browser.get(path, headers=PAGE).text
+    assert text.count('class="line"') == MOST_LINES + 1
+    assert re.search(r"\(\d+ earlier lines", text)
+    assert (">line 0.<" in text, f">line {MOST_LINES - 1}.<" in text) == (False, True)
+
+
+def test_what_an_upload_prints_is_text(house):
+    house.builder.lines = ["<script>alert(1)</script>", '<img src=x onerror="alert(2)">', "</div></main>"]
+    house.builder.failure = BuildError("install_failed", "<b>bold</b>", "<i>mend</i>")
+    path = house.uploaded()
+    house.builds.step()
+    text = house.browser.get(path, headers=PAGE).text
+    page = Outline(text)
+    assert not [each for each in page.all("script") if "src" not in each]
+    assert [each["src"] for each in page.all("img")] == ["/static/icon.svg"]
+    assert not [tag for tag, _ in page.elements if tag == "i"]
+    assert "&lt;b&gt;bold&lt;/b&gt;" in text
+
+
+REFUSED = [
+    pytest.param({"username": "Test User"}, demo_bytes(), 422, "username", "test-user", id="username"),
+    pytest.param({"username": "admin"}, demo_bytes(), 422, "username", "reserved", id="reserved"),
+    pytest.param({"model_name": "a--b"}, demo_bytes(), 422, "model_name", "a-b", id="model name"),
+    pytest.param({}, b"not a zip", 422, "file", "zip", id="not a zip"),
+    pytest.param({}, b"0" * (LIMIT_BYTES + 1), 413, "file", "upload.max_bytes", id="too large"),
+]
+
+
+@pytest.mark.parametrize(("fields", "file", "status", "name", "word"), REFUSED)
+def test_a_refused_form_leads_to_its_field_keeps_what_was_typed_and_makes_no_row(house, fields, file, status, name, word):
+    typed = {"username": "testuser", "model_name": "test-model", "description": "Größe <b>", **fields}
+    answer = house.send(file, **typed)
+    assert answer.status_code == status
+    page = Outline(answer.text)
+    assert f"#{name}" in [each.get("href") for each in page.all("a")]
+    assert "autofocus" in page.by_id("problem")
+    assert "<title>Error: " in answer.text
+    assert word in answer.text
+    assert [page.by_id(each)["value"] for each in ("username", "model_name")] == [typed["username"], typed["model_name"]]
+    assert "Größe &lt;b&gt;</textarea>" in answer.text
+    if name != "file":
+        assert page.by_id(name)["aria-invalid"] == "true"
+    assert house.versions() == 0
+
+
+def test_a_body_that_is_no_form_is_refused_on_the_page(house):
+    answer = house.browser.post("/upload/form", content=b"{}", headers={**SAME, "content-type": "application/json"})
+    assert answer.status_code == 415
+    assert "There is a problem" in answer.text
+    assert house.versions() == 0
+
+
+@pytest.mark.parametrize(
+    "site", [{"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site"}, {"origin": "https://evil.test"}, {"origin": "null"}, {}]
+)
+def test_the_form_of_another_site_is_refused_and_makes_no_row(house, site):
+    fields = {"username": "testuser", "model_name": "test-model"}
+    answer = house.browser.post(
+        "/upload/form", data=fields, files={"file": ("app.zip", demo_bytes())}, headers={**PAGE, **site}, follow_redirects=False
+    )
+    assert answer.status_code == 403
+    assert house.versions() == 0
+
+
+def test_a_build_that_is_not_there_has_no_page(house):
+    assert [house.browser.get(f"/upload/{path}", headers=PAGE).status_code for path in ("none", "none/state")] == [404, 404]
