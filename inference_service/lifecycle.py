@@ -11,7 +11,7 @@ from inference_service.repository import instance_name
 from inference_service.routing import cold_route, route
 from modelyard.domain.errors import NotFound, Unavailable
 from modelyard.domain.states import ExitReason, InstanceState, VersionState
-from modelyard.runtime.probe import NeverReadyError, wait_ready
+from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
 from modelyard.runtime.routes import Activated, RouteRemoved, Routes, RouteState
 from modelyard.runtime.runtime import ActualState, InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
 from modelyard.store import catalog
@@ -157,7 +157,7 @@ class Lifecycle:
             self._runtime.stop(name, 0)
             wait_s = self._instances.crashed(_fact(version), error.reason, error.detail)
             raise failed(error.reason, error.detail, wait_s) from error
-        except (StartError, NoSuchInstanceError) as error:
+        except (StartError, NoSuchInstanceError, ProbeStoppedError) as error:
             self._runtime.stop(name, 0)
             self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE)
             raise Unavailable(

@@ -346,8 +346,6 @@ def _entry(name: str, folder: bool, info: zipfile.ZipInfo, starts: dict[int, int
         raise _refusal("archive_type", "is neither a plain file nor a folder.", info.orig_filename)
     if info.flag_bits & _SEALED or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise _refusal("archive_type", "is encrypted, or packed by another method than deflate.", info.orig_filename)
-    if folder and info.file_size:
-        raise _refusal("archive_corrupt", "is a folder with content.", info.orig_filename)
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
     return Entry(name, info.file_size, folder, info.CRC, deflated, starts[info.header_offset], info.compress_size)
 

@@ -13,6 +13,8 @@ from upload_service.builders import BuildError, Log
 from upload_service.tools import Tools
 
 SERVERS: Mapping[str, tuple[str, ...]] = {"gunicorn": ("gunicorn>=20.1",), "uvicorn": ("uvicorn>=0.23", "websockets>=12"), "command": ()}
+OLD_GUNICORN = "setuptools<81"
+"""gunicorn before 21 imports `pkg_resources` and does not say so."""
 SERVER_MARK = "# the server, in a folder of its own"
 """Parts a lock in two where the server could not be resolved with the app's own pins."""
 
@@ -40,6 +42,8 @@ class Locks:
             BuildError: `dependency_not_found`, `dependencies_conflict`, `needs_sdist`, `index_unreachable`, `lock_refused`.
         """
         own, server = plan.requirements, SERVERS[plan.server]
+        if plan.server == "gunicorn" and any(re.match(r"gunicorn(?![A-Za-z0-9._-])", line) for line in own):
+            server = (*server, OLD_GUNICORN)
         if any(_is_torch(line) for line in own) and self._settings.torch_index_url is None:
             log(
                 "note: torch comes from the package index with its GPU libraries, several GB; set build.torch_index_url to take a smaller build"

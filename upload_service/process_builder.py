@@ -9,7 +9,7 @@ from modelyard.domain.plan import MIB, Plan
 from modelyard.domain.states import ExitReason
 from modelyard.run.settings import BuildSettings
 from modelyard.runtime.interpreter import own_interpreter
-from modelyard.runtime.probe import NeverReadyError, wait_ready
+from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
 from modelyard.runtime.runtime import InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
 from upload_service.archive import read_archive
 from upload_service.builders import Boot, BuildCancelledError, BuildError, Built, Log, Source
@@ -82,8 +82,9 @@ class ProcessBuilder:
             address = wait_ready(self._runtime, name, start, plan, plan.limits.start_deadline_s, _told(log))
             boot_s = time.monotonic() - began
             peak_bytes = self._runtime.usage(name).memory_bytes
+        except ProbeStoppedError as error:
+            raise BuildCancelledError from error
         except NeverReadyError as error:
-            log.check()
             for line in self._runtime.logs(name, SHOWN_BYTES).decode("utf-8", "replace").splitlines():
                 log(f"app: {line}")
             raise _never_ready(error, plan) from error

@@ -137,7 +137,9 @@ def load_settings(data: Path | None = None, **overrides: object) -> Settings:
     try:
         return Settings(**_nested(data, overrides))
     except (SettingsError, tomllib.TOMLDecodeError) as error:
-        raise Invalid("setting_invalid", f"The settings cannot be read: {error}.", "See `modelyard config show` for names and sources.") from error
+        where = "settings.toml" if isinstance(error, tomllib.TOMLDecodeError) else "The environment"
+        mend = "Write TOML into the file, and JSON into a variable that holds a list or a table."
+        raise Invalid("setting_invalid", f"{where} cannot be read: {error}.", mend) from error
     except ValidationError as error:
         wrong = [{"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]} for each in error.errors(include_url=False)]
         words = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)

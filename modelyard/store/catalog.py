@@ -96,6 +96,10 @@ def _serving(session: Session, ready: Select[ModelRow, VersionRow]) -> ServingVe
 
 
 def _value(model: ModelRow, version: VersionRow) -> ServingVersion:
+    plan = Plan.model_validate(version.plan)
+    if version.port:
+        # Verification may have found the app on another port than it declared: it is expected there from then on.
+        plan = plan.model_copy(update={"port": version.port})
     return ServingVersion(
         model_id=model.id,
         owner=model.owner,
@@ -105,5 +109,5 @@ def _value(model: ModelRow, version: VersionRow) -> ServingVersion:
         reference=version.reference or "",
         host=version.host or "127.0.0.1",
         port=version.port or 0,
-        plan=Plan.model_validate(version.plan),
+        plan=plan,
     )
