@@ -43,13 +43,11 @@ class LocalBus:
         with self._database.write() as session:
             for record in records:
                 partition = partition_of(record.key)
-                last = select(func.max(BusRecordRow.offset)).where(BusRecordRow.topic == record.topic, BusRecordRow.partition == partition)
-                highest = session.scalar(last)
                 session.add(
                     BusRecordRow(
                         topic=record.topic,
                         partition=partition,
-                        offset=0 if highest is None else highest + 1,
+                        offset=_end(session, record.topic, partition),
                         key=record.key,
                         value=record.value,
                         headers=dict(record.headers),
@@ -79,7 +77,9 @@ class LocalBus:
             try:
                 handler(record)
             except Exception as error:  # noqa: BLE001 - the bus is the edge where a handler's failure becomes a retry
-                log.warning("handler failed", group=group, topic=topic, offset=record.offset, attempt=record.attempts + 1, error=repr(error))
+                log.warning(
+                    "handler failed", group=group, topic=topic, offset=record.offset, attempt=record.attempts + 1, error=repr(error)
+                )
                 if record.attempts + 1 < ATTEMPTS:
                     self._held[group, topic, partition] = self._clock() + PAUSES_S[min(record.attempts, len(PAUSES_S) - 1)]
                     return True
@@ -92,12 +92,11 @@ class LocalBus:
         with self._database.read() as session:
             position = session.get(BusOffsetRow, (group, topic, partition))
             offset, attempts = (position.offset, position.attempts) if position else (0, 0)
-            rows = session.scalars(
-                select(BusRecordRow)
-                .where(BusRecordRow.topic == topic, BusRecordRow.partition == partition, BusRecordRow.offset >= offset)
-                .order_by(BusRecordRow.offset)
-                .limit(BATCH)
-            ).all()
+            rows = _rows(session, topic, partition, offset)
+            if not rows and offset > _end(session, topic, partition):
+                # The log was replaced by a shorter one: whoever stands behind its end begins anew, and the inbox tells what is known.
+                offset, attempts = 0, 0
+                rows = _rows(session, topic, partition, offset)
         return [
             Delivered(
                 topic=row.topic,
@@ -142,6 +141,17 @@ class LocalBus:
                     at=self._clock(),
                 )
             )
+
+
+def _rows(session: Session, topic: str, partition: int, offset: int) -> Sequence[BusRecordRow]:
+    behind = select(BusRecordRow).where(BusRecordRow.topic == topic, BusRecordRow.partition == partition, BusRecordRow.offset >= offset)
+    return session.scalars(behind.order_by(BusRecordRow.offset).limit(BATCH)).all()
+
+
+def _end(session: Session, topic: str, partition: int) -> int:
+    """The offset of the next record."""
+    highest = session.scalar(select(func.max(BusRecordRow.offset)).where(BusRecordRow.topic == topic, BusRecordRow.partition == partition))
+    return 0 if highest is None else highest + 1
 
 
 def _pass(session: Session, group: str, record: Delivered) -> None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from platformdirs import user_data_path
 
 from modelyard.cli.command import Reach, command
 from modelyard.cli.failures import ExitCode, Failure
@@ -102,6 +103,7 @@ def _announce(screen: Screen, running: "Running") -> None:
     screen.answer(told, running.url)
     screen.say(f"  open      {running.first_link}  (works once)")
     screen.say(f"  data      {running.data}")
-    screen.say("  token     modelyard token")
+    here = "" if running.data == user_data_path("modelyard") else f" --data {running.data}"
+    screen.say(f"  token     modelyard token{here}")
     screen.say("  upload    modelyard upload DIR")
     screen.say("  end       Ctrl-C")

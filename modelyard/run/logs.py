@@ -5,6 +5,7 @@ import re
 import sys
 
 import structlog
+from rich.console import Console
 from structlog.typing import EventDict, WrappedLogger
 
 LIMIT = 8192
@@ -24,7 +25,9 @@ def configure(level: str = "info") -> None:
         structlog.processors.format_exc_info,
         _tame,
     ]
-    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    # rich knows NO_COLOR, as the command line's own output does.
+    shown = structlog.dev.ConsoleRenderer(colors=not Console(stderr=True).no_color)
+    renderer: structlog.typing.Processor = shown if on_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

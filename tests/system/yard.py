@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -60,9 +60,10 @@ def until(look: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:
 class Yard:
     """A server on a free port of the loopback interface, over one data folder."""
 
-    def __init__(self, data: Path, *flags: str, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: Path, *flags: str, variables: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
         self.data = data
         self._flags = flags
+        self._under = under
         self._variables = dict(variables or {})
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -76,7 +77,7 @@ class Yard:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        words = [sys.executable, "-m", "modelyard", "up", "--port", "0", "--data", str(self.data), *self._flags]
+        words = [*self._under, sys.executable, "-m", "modelyard", "up", "--port", "0", "--data", str(self.data), *self._flags]
         log = (self.data.parent / f"{self.data.name}.log").open("ab")
         with log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **self._variables})

@@ -85,7 +85,7 @@ def test_a_list_in_the_environment_is_json_and_anything_else_is_refused_by_name(
     assert load_settings(data).hosts == ("a.test", "b.test")
     monkeypatch.setenv("MODELYARD_HOSTS", "a.test,b.test")
 
-    with pytest.raises(Invalid, match='The environment cannot be read: .*"hosts"') as refused:
+    with pytest.raises(Invalid, match=r'The environment cannot be read: .*"hosts"') as refused:
         load_settings(data)
     assert refused.value.code == "setting_invalid"
 
