@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from fastapi.concurrency import run_in_threadpool
+from anyio.to_thread import run_sync
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -38,10 +38,10 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], staged: Sta
     async for chunk in chunks:
         reader.feed(chunk)
         if len(reader.pending) >= WRITE_BYTES:
-            await run_in_threadpool(reader.flush, staged)
-    await run_in_threadpool(reader.flush, staged)
+            await run_sync(reader.flush, staged)
+    await run_sync(reader.flush, staged)
     reader.finish()
-    await run_in_threadpool(staged.finish)
+    await run_sync(staged.finish)
     return reader.form
 
 

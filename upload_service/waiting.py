@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fastapi.concurrency import run_in_threadpool
+from anyio.to_thread import run_sync
 
 from modelyard.domain.states import BuildState
 from modelyard.store.database import Database
@@ -40,7 +40,7 @@ class Waiting:
         deadline = loop.time() + timeout_s
         while True:
             seen = self.bell.count(channel)
-            found = await run_in_threadpool(look)
+            found = await run_sync(look)
             left = deadline - loop.time()
             if found is not None or left <= 0 or self.stopping.is_set():
                 return found
@@ -66,7 +66,7 @@ class Waiting:
 
         while not self.stopping.is_set():
             seen = self.bell.count(build_channel(build_id))
-            ended, lines = await run_in_threadpool(look)
+            ended, lines = await run_sync(look)
             for line in lines:
                 after = line.n
                 yield line

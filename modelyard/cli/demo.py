@@ -19,6 +19,7 @@ from modelyard.cli.deploy import send
 from modelyard.cli.failures import ExitCode, Failure
 from modelyard.cli.invocation import Invocation
 from modelyard.cli.screen import Screen
+from modelyard.domain.events import ModelStarted, ModelUploaded
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -109,12 +110,15 @@ def _deployed(invocation: Invocation, client: "Client", steps: Steps) -> None:
                 raise failed(build)
 
 
+_TOLD = {ModelUploaded.wire_name, ModelStarted.wire_name}
+
+
 def _events(running: "Running") -> list[dict[str, Any]]:
     # Events reach the bus a moment after what they tell of: the relay is woken by the commit.
     deadline = time.monotonic() + EVENT_WAIT_S
     while True:
         events = running.events()
-        if any(event["event"] == "model.uploaded" for event in events) or time.monotonic() > deadline:
+        if {event["event"] for event in events} >= _TOLD or time.monotonic() > deadline:
             return events
         time.sleep(0.05)
 

@@ -4,13 +4,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter
-
 from modelyard.run.settings import Settings
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell
-from modelyard.web.access import Asgi
+from modelyard.web.access import Asgi, Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Service:
     name: str
     told_as: str = ""
     """The name in `/health`; empty for a part that nobody outside knows."""
-    routers: Sequence[APIRouter] = ()
+    routers: Sequence[Router] = ()
     mounts: Mapping[str, Asgi] = field(default_factory=dict)
     loops: Sequence[Loop] = ()
     ready: Mapping[str, Callable[[], None]] = field(default_factory=dict)

@@ -134,6 +134,7 @@ def _answer_problems(api: FastAPI) -> None:
     api.add_exception_handler(ModelyardError, modelyard_error)
     api.add_exception_handler(HTTPException, http_error)
     api.add_exception_handler(RequestValidationError, invalid)
+    api.add_exception_handler(Exception, lambda request, _error: _internal(request))
 
 
 def _internal(request: Request) -> Response:

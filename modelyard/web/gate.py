@@ -55,6 +55,8 @@ class Gate:
                 await answer.problem(error, str(scope["path"]))
             except Exception:
                 log.exception("request failed", path=scope["path"])
+                if answer.is_whole:
+                    return
                 if answer.status:
                     raise
                 internal = ModelyardError("internal", "Something went wrong here.", f"Look for {request_id} in the server's log.")
@@ -100,6 +102,7 @@ class _Answer:
         self._send = send
         self._request_id = request_id
         self.status = 0
+        self.is_whole = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -112,6 +115,8 @@ class _Answer:
                 b"content-security-policy": b"default-src 'none'",
             }
             message = {**message, "headers": [*message["headers"], *((n, v) for n, v in ours.items() if n not in present)]}
+        elif not message.get("more_body"):
+            self.is_whole = True
         await self._send(message)
 
     async def problem(self, error: ModelyardError, path: str) -> None:

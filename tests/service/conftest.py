@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -12,6 +13,15 @@ from stage import Stage
 
 from modelyard.store.database import sqlite_url
 from modelyard.store.migrations import migrate
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Logs as JSON on standard output: structlog's own default draws every frame of a traceback with its variables."""
+    processors = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    structlog.configure([*processors, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
