@@ -1,5 +1,6 @@
 """All services in one process: the laptop's Modelyard, and the only module beside the command line that knows every service."""
 
+import ipaddress
 import json
 import socket
 import threading
@@ -113,6 +114,7 @@ class _House:
         self._settings = settings
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings.data.chmod(0o700)
+        _check_address(settings)
         lock = held.enter_context(FolderLock(settings.data))
         self._listener = held.enter_context(closing(_listen(settings.host, settings.port)))
         self._kernel = _kernel(settings)
@@ -203,6 +205,16 @@ def _warnings(settings: Settings, report: Report) -> tuple[str, ...]:
 
 def _may_call(principal: Principal, route: Route) -> bool:
     return principal.role is Role.ADMIN or principal.username == route.owner
+
+
+def _check_address(settings: Settings) -> None:
+    if settings.expose or settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback:
+        return
+    raise Invalid(
+        "address_exposed",
+        f"On {settings.host} other machines reach this server, and tokens would travel unencrypted.",
+        "Put a TLS proxy before 127.0.0.1, or set `expose = true` (MODELYARD_EXPOSE=true) and name your hosts in `hosts`.",
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,11 +2,12 @@
 
 import tomllib
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from platformdirs import user_data_path
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -31,6 +32,12 @@ class _HostTools(BaseSettings):
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _address(host: str) -> str:
+    if host != "localhost":
+        ip_address(host)  # raises ValueError in words that can be shown
+    return host
 
 
 class UploadSettings(_Part):
@@ -88,7 +95,9 @@ class Settings(BaseSettings):
 
     data: Path = Field(default_factory=lambda: user_data_path("modelyard"))
     """The folder that holds everything."""
-    host: str = "127.0.0.1"
+    host: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    expose: bool = False
+    """Allow `host` to be an address that other machines reach; the traffic is not encrypted by this server."""
     port: int = Field(default=8080, ge=0, le=65535)
     hosts: tuple[str, ...] = ()
     """Further host names that this server answers for."""
