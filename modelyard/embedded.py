@@ -153,7 +153,7 @@ class _House:
             inference(kernel, bus),
             run.service,
             auth(self._authenticator.sessions),
-            Service("gateway", "gateway", mounts={"/m/": Guarded(door, Action.PREDICT)}),
+            Service("gateway", "gateway", mounts={"/m/": Guarded(door, Action.PREDICT)}, hang_up=door.close),
             Service(
                 "relay",
                 loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)],

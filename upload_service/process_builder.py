@@ -13,6 +13,7 @@ from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_rea
 from modelyard.runtime.runtime import InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
 from upload_service.archive import read_archive
 from upload_service.builders import Boot, BuildCancelledError, BuildError, Built, Log, Source
+from upload_service.crash_reading import read_crash
 from upload_service.environments import NEW, Environments, size_of
 from upload_service.locks import Locks
 from upload_service.tools import Tools
@@ -85,9 +86,10 @@ class ProcessBuilder:
         except ProbeStoppedError as error:
             raise BuildCancelledError from error
         except NeverReadyError as error:
-            for line in self._runtime.logs(name, SHOWN_BYTES).decode("utf-8", "replace").splitlines():
+            output = self._runtime.logs(name, SHOWN_BYTES).decode("utf-8", "replace")
+            for line in output.splitlines():
                 log(f"app: {line}")
-            raise _never_ready(error, plan) from error
+            raise _never_ready(error, plan, output) from error
         except (NoSuchInstanceError, StartError) as error:
             raise BuildError("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.") from error
         if address.port != self._runtime.port(name):
@@ -138,12 +140,14 @@ def _told(log: Log) -> Callable[[], bool]:
     return ended
 
 
-def _never_ready(error: NeverReadyError, plan: Plan) -> BuildError:
+def _never_ready(error: NeverReadyError, plan: Plan, output: str) -> BuildError:
     if error.reason is ExitReason.OOM_KILLED:
         mib = plan.limits.memory_bytes // MIB
         return BuildError(
             "oom_killed", f"The app used more than its {mib} MiB of memory while it started.", "Raise [limits] memory in modelyard.toml."
         )
+    if reading := read_crash(output):
+        return BuildError(reading.code, reading.message, reading.mend)
     if error.reason is ExitReason.CRASHED:
         return BuildError("crashed_at_start", f"The app ended while it started: {error.detail}.", "See its last lines in the build's log.")
     mend = f"Let it listen on $PORT and answer GET {plan.health} below 500, or raise its start deadline."

@@ -124,7 +124,12 @@ class Receive:
         name = parse_model_name(_field(form, "model_name"))
         description = form.fields.get("description", "")
         if len(description) > DESCRIPTION_LENGTH:
-            raise Invalid("description_too_long", f"A description has at most {DESCRIPTION_LENGTH} characters.", "Shorten it.")
+            raise Invalid(
+                "description_too_long",
+                f"A description has at most {DESCRIPTION_LENGTH} characters.",
+                "Shorten it.",
+                errors=[{"field": "description", "message": "too long"}],
+            )
         with read_archive(staged.path) as archive:
             plan = detect(archive, self._ceilings)
         self._admit(staged.digest)

@@ -46,7 +46,7 @@ class Process:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            lifespan="off",
+            lifespan="on",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_S,
             backlog=4096,

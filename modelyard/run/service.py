@@ -53,5 +53,7 @@ class Service:
     mounts: Mapping[str, Asgi] = field(default_factory=dict)
     loops: Sequence[Loop] = ()
     ready: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    hang_up: Callable[[], None] = lambda: None
+    """Called on the event loop, after the last request has ended."""
     close: Callable[[], None] = lambda: None
     """Called once the loops have ended."""

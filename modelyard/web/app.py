@@ -1,6 +1,7 @@
 """The application factory: every service's routes behind one gate, with health and problem documents."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from modelyard import __version__
 from modelyard.domain.errors import ModelyardError
@@ -45,11 +47,41 @@ def create_app(services: Sequence[Service], authenticator: Authenticator, hosts:
     for router in (*(router for service in services for router in service.routers), _own_routes(api, services)):
         check_declared(router.routes)
         api.include_router(router)
-    api.mount("/static", Guarded(StaticFiles(directory=bundled_static()), Action.PUBLIC))
+    api.mount("/static", Guarded(_Static(directory=bundled_static()), Action.PUBLIC))
     _answer_problems(api)
     mounts = {prefix.encode(): app for service in services for prefix, app in service.mounts.items()}
     check_mounted(mounts.values())
-    return Gate(_Fork(api, mounts), authenticator, hosts)
+    return _Life(Gate(_Fork(api, mounts), authenticator, hosts), [service.hang_up for service in services])
+
+
+class _Static(StaticFiles):
+    """Scripts and styles that a browser asks for again after an upgrade; unchanged ones are answered 304."""
+
+    def file_response(self, *args: Any, **words: Any) -> Response:
+        """As the library has it, to be asked for each time."""
+        answer = super().file_response(*args, **words)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
+
+
+class _Life:
+    """Answers the server's lifespan messages: when the last request has ended, the services hang up."""
+
+    def __init__(self, app: Asgi, hang_up: Sequence[Callable[[], None]]) -> None:
+        self._app = app
+        self._hang_up = hang_up
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for hang_up in self._hang_up:
+            hang_up()
+        await asyncio.sleep(0)  # one turn of the loop, in which the connections that were closed end
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 class _Fork:
@@ -134,6 +166,8 @@ def _answer_problems(api: FastAPI) -> None:
     api.add_exception_handler(ModelyardError, modelyard_error)
     api.add_exception_handler(HTTPException, http_error)
     api.add_exception_handler(RequestValidationError, invalid)
+    # Nobody is there to read the answer; what counts is that it is no fault of ours.
+    api.add_exception_handler(ClientDisconnect, lambda _request, _error: Response(status_code=400))
     api.add_exception_handler(Exception, lambda request, _error: _internal(request))
 
 

@@ -1,136 +1,69 @@
 """The pages as HTML over HTTP: what a browser without scripts gets, from the form to the end of a build."""
 
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from html.parser import HTMLParser
-from pathlib import Path
 
+import httpx2
 import pytest
-from sqlalchemy import func, select
+from stage import Stage
 from starlette.testclient import TestClient
 
-from auth_service.keys import new_key
-from auth_service.service import OwnerAuthenticator, auth
-from auth_service.sessions import Sessions
 from modelyard.run.resources import demo_bytes
-from modelyard.run.service import Service
-from modelyard.store.blobs import FolderBlobs
-from modelyard.store.database import Database, sqlite_url
-from modelyard.store.doorbell import Doorbell
-from modelyard.store.migrations import migrate
 from modelyard.store.tables import VersionRow
-from modelyard.web.app import create_app
-from upload_service.build_log import BuildLogs
-from upload_service.builders import Boot, BuildError, Built, Log
-from upload_service.builds import Builds
-from upload_service.claims import Claims
-from upload_service.deletion import Deletions
-from upload_service.detect import Ceilings
-from upload_service.models import ModelViews
-from upload_service.pages import MOST_LINES, pages
-from upload_service.receive import Receive
-from upload_service.routes import Doors, routes
-from upload_service.waiting import Waiting
+from upload_service.builders import BuildError, Log
+from upload_service.pages import MOST_LINES
 
 PAGE = {"accept": "text/html"}
 SAME = {**PAGE, "sec-fetch-site": "same-origin"}
 LIMIT_BYTES = 100_000
-
-
-@dataclass
-class ScriptedBuilder:
-    """A builder that installs what the test says: lines, a pause in which the test looks, or a failure."""
-
-    lines: list[str] = field(default_factory=list)
-    while_installing: Callable[[], None] = lambda: None
-    failure: BuildError | None = None
-    runtime_name: str = "process"
-
-    def unpack(self, *_: object) -> None:
-        pass
-
-    def lock(self, *_: object) -> str:
-        return "flask==3.0.0"
-
-    def reference(self, *_: object) -> str:
-        return "reference"
-
-    def install(self, reference: str, _lock: str, log: Log) -> Built:
-        for line in self.lines:
-            log(line)
-        self.while_installing()
-        if self.failure:
-            raise self.failure
-        return Built(reference, 1)
-
-    def verify(self, *_: object) -> Boot:
-        return Boot(0.2, 1, "127.0.0.1", 8080)
-
-    def remove_code(self, *_: object) -> int:
-        return 0
-
-    def remove(self, *_: object) -> int:
-        return 0
-
-    def references(self) -> list[str]:
-        return []
-
-    def code(self) -> list[str]:
-        return []
+FAILURE = BuildError("install_failed", "The package nowhere is not in the index.", "Correct its name in requirements.txt.")
 
 
 @dataclass(frozen=True)
 class House:
-    """The upload service behind its gate, and a browser that is signed in."""
+    """The services on their stage, with a browser that is signed in and one that is not."""
 
+    stage: Stage
     browser: TestClient
     stranger: TestClient
-    database: Database
-    builder: ScriptedBuilder
-    builds: Builds
 
-    def send(self, file: bytes = demo_bytes(), **fields: str):
-        """Send the form as a browser does, without following the answer."""
+    def page(self, path: str) -> str:
+        """What the signed-in browser is shown."""
+        return self.browser.get(path, headers=PAGE).text
+
+    def send(self, file: bytes = demo_bytes(), headers: dict[str, str] = SAME, **fields: str) -> httpx2.Response:
+        """Send the form as a browser without scripts does."""
         typed = {"username": "testuser", "model_name": "test-model", "description": "", **fields}
-        return self.browser.post(
-            "/upload/form", data=typed, files={"file": ("app.zip", file, "application/zip")}, headers=SAME, follow_redirects=False
-        )
+        return self.browser.post("/upload/form", data=typed, files={"file": ("app.zip", file, "application/zip")}, headers=headers)
 
-    def uploaded(self) -> str:
-        """The path of a new build's page."""
+    def waiting(self) -> str:
+        """The path of the page of a build that waits."""
         return self.send().headers["location"]
 
+    def built(self, *lines: str, failure: BuildError | None = None) -> str:
+        """The path of the page of a build that has ended and whose installation printed these lines."""
+
+        def install(log: Log) -> None:
+            for line in lines:
+                log(line)
+            if failure:
+                raise failure
+
+        self.stage.builder.acts["install"] = install
+        path = self.waiting()
+        self.stage.step("builds")
+        return path
+
     def versions(self) -> int:
-        with self.database.read() as session:
-            return session.scalar(select(func.count()).select_from(VersionRow)) or 0
+        return self.stage.count(VersionRow)
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    url = sqlite_url(tmp_path / "modelyard.db")
-    migrate(url)
-    bell = Doorbell()
-    database = Database(url, bell)
-    blobs = FolderBlobs(tmp_path, limit_bytes=LIMIT_BYTES, reserve_bytes=0)
-    logs, builder = BuildLogs(database, time.time), ScriptedBuilder()
-    doors = Doors(
-        Receive(database, blobs, Ceilings(), lambda _digest: None, builder.runtime_name, time.time),
-        blobs,
-        ModelViews(database),
-        Deletions(database, blobs, builder, time.time),
-        Waiting(database, bell, logs, threading.Event()),
-    )
-    sessions = Sessions(b"secret", time.time)
-    services = [Service("upload", routers=[routes(doors), pages(doors)]), auth(sessions)]
-    app = create_app(services, OwnerAuthenticator(new_key(), sessions))
-    builds = Builds(Claims(database, 15.0, time.time), builder, blobs, logs, lambda: False, 5.0)
-    browser, stranger = (TestClient(app, base_url="https://localhost") for _ in range(2))
-    browser.get(f"/first/{sessions.new_ticket()}", headers=PAGE)
-    yield House(browser, stranger, database, builder, builds)
-    database.engine.dispose()
+def house(make_stage: Callable[..., Stage]) -> House:
+    stage = make_stage(upload__max_bytes=LIMIT_BYTES)
+    return House(stage, stage.client(cookie=stage.authenticator.sessions.cookie()), stage.client())
 
 
 class Outline(HTMLParser):
@@ -151,13 +84,13 @@ class Outline(HTMLParser):
         return next(attributes for _, attributes in self.elements if attributes.get("id") == name)
 
 
-def states(text: str) -> dict[str, str]:
-    return dict(re.findall(r'data-stage="(\w+)" data-state="(\w+)"', text))
+def states(text: str) -> str:
+    return " ".join(re.findall(r'data-stage="\w+" data-state="(\w+)"', text))
 
 
 @pytest.mark.parametrize("path", ["/", "/upload", "/upload/form", "/upload/some-build", "/upload/some-build/state"])
 def test_without_a_session_every_page_tells_how_to_sign_in(house, path):
-    answer = house.stranger.get(path, headers=PAGE, follow_redirects=False)
+    answer = house.stranger.get(path, headers=PAGE)
     assert answer.status_code == 401
     assert "modelyard token --link" in answer.text
     assert "Signed in" not in answer.text
@@ -170,14 +103,12 @@ def test_a_program_without_a_credential_gets_a_problem_and_no_page(house):
 
 @pytest.mark.parametrize("path", ["/", "/upload/form"])
 def test_the_start_leads_to_the_form(house, path):
-    answer = house.browser.get(path, headers=PAGE, follow_redirects=False)
+    answer = house.browser.get(path, headers=PAGE)
     assert (answer.status_code, answer.headers["location"]) == (303, "/upload")
 
 
 def test_every_page_loads_only_its_own_files_and_has_nothing_inline(house):
-    house.builder.failure = BuildError("install_failed", "It broke.", "Mend it.")
-    failed = house.uploaded()
-    house.builds.step()
+    failed = house.built(failure=FAILURE)
     for answer in (
         house.stranger.get("/upload", headers=PAGE),
         house.browser.get("/upload", headers=PAGE),
@@ -237,40 +168,31 @@ def test_the_address_may_carry_names_and_they_are_text(house):
 def test_the_form_without_scripts_goes_on_to_the_build(house):
     answer = house.send()
     assert answer.status_code == 303
-    waiting = house.browser.get(answer.headers["location"], headers=PAGE)
-    assert states(waiting.text) == {
-        "upload": "done",
-        "unpack": "waiting",
-        "lock": "waiting",
-        "install": "waiting",
-        "verify": "waiting",
-        "ready": "waiting",
-    }
-    assert "Waiting for a builder." in waiting.text
-    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in waiting.text
-    house.builds.step()
-    ready = house.browser.get(answer.headers["location"], headers=PAGE)
-    assert set(states(ready.text).values()) == {"done"}
-    assert "http-equiv" not in ready.text
-    assert "https://localhost/m/testuser/test-model/" in ready.text
-    assert "curl -X POST https://localhost/m/testuser/test-model/predict" in ready.text
-    assert "Bearer $(modelyard token)" in ready.text
+    waiting = house.page(answer.headers["location"])
+    assert states(waiting) == "done waiting waiting waiting waiting waiting"
+    assert "Waiting for a builder." in waiting
+    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in waiting
+    house.stage.step("builds")
+    ready = house.page(answer.headers["location"])
+    assert states(ready) == "done done done done done done"
+    assert "http-equiv" not in ready
+    assert "http://localhost:8080/m/testuser/test-model/" in ready
+    assert "curl -X POST http://localhost:8080/m/testuser/test-model/predict" in ready
+    assert "Bearer $(modelyard token)" in ready
 
 
 def test_a_running_build_shows_its_step_and_every_line_once(house):
-    path, seen = house.uploaded(), []
-    house.builder.lines = ["one", "two"]
-    house.builder.while_installing = lambda: seen.append(house.browser.get(path, headers=PAGE).text)
-    house.builds.step()
+    path, seen = house.waiting(), []
+
+    def install(log: Log) -> None:
+        log("one")
+        log("two")
+        seen.append(house.page(path))
+
+    house.stage.builder.acts["install"] = install
+    house.stage.step("builds")
     (text,) = seen
-    assert states(text) == {
-        "upload": "done",
-        "unpack": "done",
-        "lock": "done",
-        "install": "running",
-        "verify": "waiting",
-        "ready": "waiting",
-    }
+    assert states(text) == "done done done running waiting waiting"
     assert "Installing its packages." in text
     numbers = re.findall(r'class="line" data-n="(\d+)"', text)
     assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
@@ -278,56 +200,32 @@ def test_a_running_build_shows_its_step_and_every_line_once(house):
 
 
 def test_the_state_alone_is_the_same_as_on_the_page(house):
-    path = house.uploaded()
-    house.builds.step()
+    path = house.built()
     alone = house.browser.get(f"{path}/state", headers=PAGE).text.strip()
     assert alone.startswith("<div data-title=")
-    assert alone in house.browser.get(path, headers=PAGE).text
+    assert alone in house.page(path)
 
 
 def test_a_failed_build_shows_reason_mend_and_the_last_lines(house):
-    house.builder.lines = [f"line {n}" for n in range(30)]
-    house.builder.failure = BuildError(
-        "install_failed", "The package nowhere is not in the index.", "Correct its name in requirements.txt."
-    )
-    path = house.uploaded()
-    house.builds.step()
-    text = house.browser.get(path, headers=PAGE).text
-    assert states(text) == {
-        "upload": "done",
-        "unpack": "done",
-        "lock": "done",
-        "install": "failed",
-        "verify": "waiting",
-        "ready": "waiting",
-    }
-    for told in (
-        "install_failed",
-        "The package nowhere is not in the index.",
-        "Correct its name in requirements.txt.",
-        *house.builder.lines[-20:],
-    ):
+    lines = [f"line {n}" for n in range(30)]
+    text = house.page(house.built(*lines, failure=FAILURE))
+    assert states(text) == "done done done failed waiting waiting"
+    for told in (FAILURE.code, FAILURE.message, FAILURE.mend, *lines[-20:]):
         assert told in text
     assert "/upload?username=testuser&amp;model_name=test-model" in text
     assert "curl -X POST" not in text
 
 
 def test_a_long_log_is_cut_at_its_beginning_and_says_so(house):
-    house.builder.lines = [f"line {n}." for n in range(MOST_LINES)]
-    path = house.uploaded()
-    house.builds.step()
-    text = house.browser.get(path, headers=PAGE).text
+    text = house.page(house.built(*(f"line {n}." for n in range(MOST_LINES))))
     assert text.count('class="line"') == MOST_LINES + 1
     assert re.search(r"\(\d+ earlier lines", text)
     assert (">line 0.<" in text, f">line {MOST_LINES - 1}.<" in text) == (False, True)
 
 
 def test_what_an_upload_prints_is_text(house):
-    house.builder.lines = ["<script>alert(1)</script>", '<img src=x onerror="alert(2)">', "</div></main>"]
-    house.builder.failure = BuildError("install_failed", "<b>bold</b>", "<i>mend</i>")
-    path = house.uploaded()
-    house.builds.step()
-    text = house.browser.get(path, headers=PAGE).text
+    lines = ("<script>alert(1)</script>", '<img src=x onerror="alert(2)">', "</div></main>")
+    text = house.page(house.built(*lines, failure=BuildError("install_failed", "<b>bold</b>", "<i>mend</i>")))
     page = Outline(text)
     assert not [each for each in page.all("script") if "src" not in each]
     assert [each["src"] for each in page.all("img")] == ["/static/icon.svg"]
@@ -372,10 +270,7 @@ def test_a_body_that_is_no_form_is_refused_on_the_page(house):
     "site", [{"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site"}, {"origin": "https://evil.test"}, {"origin": "null"}, {}]
 )
 def test_the_form_of_another_site_is_refused_and_makes_no_row(house, site):
-    fields = {"username": "testuser", "model_name": "test-model"}
-    answer = house.browser.post(
-        "/upload/form", data=fields, files={"file": ("app.zip", demo_bytes())}, headers={**PAGE, **site}, follow_redirects=False
-    )
+    answer = house.send(headers={**PAGE, **site})
     assert answer.status_code == 403
     assert house.versions() == 0
 

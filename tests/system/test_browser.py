@@ -1,75 +1,24 @@
-"""The pages in a real browser: from the first link to a ready model, without scripts, by keyboard, and under attack."""
+"""The pages in a real browser: from the first link to a ready model, without scripts, and by keyboard."""
 
-import http.server
-import io
 import os
 import re
-import shutil
 import subprocess
 import sys
-import threading
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
-from sqlalchemy import func, select
-
-from modelyard.embedded import Running, started
-from modelyard.run.resources import demo_bytes
-from modelyard.run.settings import load_settings
-from modelyard.store.tables import VersionRow
+from browsing import DEMO, Site, fill, log_numbers, open_site, stages, upload, wait_for_end
+from playwright.sync_api import Page, expect
+from yard import until, zipped
 
 pytestmark = pytest.mark.browser
-
-READY_MS = 120_000
-CHROMIUM = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
-    "--host-resolver-rules=MAP evil.test 127.0.0.1"
-)
-DEMO = {"name": "My Model.zip", "mimeType": "application/zip", "buffer": demo_bytes()}
-LEAST_CONTRAST = 4.5
-
-
-@dataclass(frozen=True)
-class Site:
-    """A server, and a browser that the first link has signed in."""
-
-    running: Running
-    browser: Browser
-    session: dict
-
-    @property
-    def url(self) -> str:
-        return self.running.url
-
-    def context(self, **options) -> BrowserContext:
-        return self.browser.new_context(storage_state=self.session, **options)
-
-    def versions(self) -> int:
-        with self.running.database.read() as session:
-            return session.scalar(select(func.count()).select_from(VersionRow)) or 0
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    base = tmp_path_factory.mktemp("site")
-    for folder in (base, *list(base.parents)[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    switches = [f"--{each}" for each in CHROMIUM.removeprefix("--").split(" --")]
-    with started(load_settings(data=base / "data", port=0)) as running, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=switches)
-        context = browser.new_context()
-        page = context.new_page()
-        page.goto(running.first_link)
-        assert page.url == f"{running.url}/upload"
-        session = context.storage_state()
-        context.close()
-        yield Site(running, browser, session)
-        browser.close()
+    with open_site(tmp_path_factory.mktemp("site")) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -90,38 +39,6 @@ def page(site: Site) -> Iterator[Page]:
     context.close()
     assert [url for url in asked if not url.startswith(f"{site.url}/")] == []
     assert wrong == []
-
-
-def fill(page: Page, model: str, file: dict = DEMO) -> None:
-    page.get_by_label("Username").fill("testuser")
-    page.get_by_label("Model name").fill(model)
-    page.get_by_label("Zip file").set_input_files(file)
-
-
-def upload(page: Page, model: str, file: dict = DEMO) -> None:
-    fill(page, model, file)
-    page.get_by_role("button", name="Upload and build").click()
-    page.wait_for_selector("[data-build]")
-
-
-def wait_for_end(page: Page) -> None:
-    page.wait_for_selector("[data-ended]", timeout=READY_MS)
-
-
-def stages(page: Page) -> dict[str, str]:
-    return {each.get_attribute("data-stage"): each.get_attribute("data-state") for each in page.locator("[data-stage]").all()}
-
-
-def log_numbers(page: Page) -> list[int]:
-    return [int(n) for n in page.locator("#log .line").evaluate_all("lines => lines.map(line => line.dataset.n)")]
-
-
-def zipped(**files: str | bytes) -> dict:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name.replace("__", "."), content)
-    return {**DEMO, "buffer": packed.getvalue()}
 
 
 def test_from_the_form_to_a_call_that_answers(site, page):
@@ -185,7 +102,7 @@ def test_the_bar_moves_and_a_cancelled_upload_leaves_nothing(site, page):
     network.send(
         "Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 4_000_000}
     )
-    fill(page, "cancelled", zipped(app__py="app = 1", weights__bin=os.urandom(12_000_000)))
+    fill(page, "cancelled", {**DEMO, "buffer": zipped({"app.py": b"app = 1", "weights.bin": os.urandom(12_000_000)})})
     page.evaluate(
         """() => {
             window.values = new Set();
@@ -194,24 +111,15 @@ def test_the_bar_moves_and_a_cancelled_upload_leaves_nothing(site, page):
         }"""
     )
     page.get_by_role("button", name="Upload and build").click()
-    _until(lambda: page.evaluate("window.values.size") >= 10, "the bar does not move")
+    until(lambda: page.evaluate("window.values.size") >= 10, "the bar moves")
     expect(page.locator("#transfer-text")).to_have_text(re.compile(r"[\d.]+ MB of 12\.0 MB, \d+ %, about \d+ s left"))
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("button", name="Upload and build")).to_be_visible()
     expect(page.locator("#live")).to_have_text("Upload cancelled.")
     assert page.get_by_label("Username").input_value() == "testuser"
     staging = site.running.data / "staging"
-    _until(lambda: not list(staging.iterdir()), "the staging file is still there")
+    until(lambda: not list(staging.iterdir()), "the staging file is gone")
     assert site.versions() == before
-
-
-def _until(condition, what: str) -> None:
-    between = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        between.wait(0.01)
-    pytest.fail(what)
 
 
 def test_a_file_dropped_anywhere_is_chosen(page):
@@ -251,7 +159,8 @@ def test_a_refusal_of_the_server_is_told_focused_and_leads_to_its_field(site, pa
 @pytest.mark.sandbox
 def test_a_failed_build_shows_its_last_lines_and_what_it_printed_is_text(page):
     shout = "".join(f"print('<img src=x onerror=alert({n})>')\n" for n in range(40))
-    upload(page, "failing", zipped(app__py=f"from flask import Flask\n{shout}app = Flask(nowhere)\n", requirements__txt="flask==3.0.0\n"))
+    code = f"from flask import Flask\n{shout}app = Flask(nowhere)\n"
+    upload(page, "failing", {**DEMO, "buffer": zipped({"app.py": code.encode(), "requirements.txt": b"flask==3.0.0"})})
     wait_for_end(page)
     assert stages(page)["verify"] == "failed"
     expect(page.locator("#state .mend")).not_to_be_empty()
@@ -315,181 +224,3 @@ def test_the_keyboard_alone_is_enough(page):
     page.keyboard.press("Enter")
     expect(page.locator("#live")).to_have_text("Copied")
     tab_to("log")
-
-
-def test_the_chosen_scheme_is_remembered(site):
-    context = site.context(color_scheme="light")
-    page = context.new_page()
-    page.goto(f"{site.url}/upload")
-    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.get_by_role("button", name="Switch to the dark scheme").click()
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.reload()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark != light
-    context.close()
-
-
-CONTRASTS = """() => {
-    const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
-    const over = ([r, g, b, a = 1], ground) => [r, g, b].map((value, i) => value * a + ground[i] * (1 - a));
-    const ground = (element) => element ? over(numbers(getComputedStyle(element).backgroundColor), ground(element.parentElement)) : [255, 255, 255];
-    const light = (rgb) => {
-        const [r, g, b] = rgb.map((value) => value / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
-    return [...document.body.querySelectorAll("*")]
-        .filter((element) => (hasText(element) || element.matches("input, textarea")) && element.checkVisibility())
-        .map((element) => {
-            const behind = ground(element);
-            return { what: `${element.tagName} ${element.textContent.trim().slice(0, 40)}`, ratio: ratio(light(over(numbers(getComputedStyle(element).color), behind)), light(behind)) };
-        });
-}"""
-
-
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_contrast_and_no_page_is_wider_than_its_window(site, tmp_path, scheme, width):
-    context = site.context(color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce")
-    page = context.new_page()
-
-    def check(name: str) -> None:
-        page.screenshot(path=tmp_path / f"{name}-{scheme}-{width}.png", full_page=True)
-        told = page.evaluate(CONTRASTS)
-        assert len(told) > 5
-        assert [each for each in told if each["ratio"] < LEAST_CONTRAST] == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-
-    page.goto(f"{site.url}/upload")
-    page.get_by_label("Username").fill("Not A Name")
-    check("form")
-    page.get_by_role("button", name="Upload and build").click()
-    check("problem")
-    upload(page, f"{scheme}-{width}")
-    wait_for_end(page)
-    check("ready")
-    context.clear_cookies()
-    page.goto(f"{site.url}/upload")
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    check("sign-in")
-    context.close()
-
-
-class Hostile(http.server.BaseHTTPRequestHandler):
-    """Another site: an empty page, from which a test lets its scripts run."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[int]:
-    """The port of another site on this machine."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
-
-
-SEND = """async ({ target, path, zip, mode }) => {
-    const form = new FormData();
-    form.append("username", "testuser");
-    form.append("model_name", "stolen");
-    form.append("file", new Blob([Uint8Array.from(zip)]), "app.zip");
-    const answer = await fetch(target + path, { method: "POST", mode, credentials: "include", body: form }).catch((error) => error);
-    return answer instanceof Response && answer.ok;
-}"""
-READ = """async ({ target, path }) => {
-    try {
-        const answer = await fetch(target + path, { credentials: "include" });
-        return answer.ok;
-    } catch {
-        return false;
-    }
-}"""
-SUBMIT = """({ target, zip }) => {
-    const form = document.createElement("form");
-    Object.assign(form, { method: "post", enctype: "multipart/form-data", action: target + "/upload/form" });
-    for (const [name, value] of [["username", "testuser"], ["model_name", "stolen"]]) form.append(Object.assign(document.createElement("input"), { name, value }));
-    const file = Object.assign(document.createElement("input"), { name: "file", type: "file" });
-    const carried = new DataTransfer();
-    carried.items.add(new File([Uint8Array.from(zip)], "app.zip"));
-    file.files = carried.files;
-    form.append(file);
-    document.body.append(form);
-    form.submit();
-}"""
-LISTEN = """({ target }) => new Promise((resolve) => {
-    const stream = new EventSource(target + "/builds/any/log", { withCredentials: true });
-    stream.onopen = () => resolve(true);
-    stream.onerror = () => resolve(false);
-})"""
-FRAME = """({ target }) => new Promise((resolve) => {
-    const frame = Object.assign(document.createElement("iframe"), { src: target + "/upload" });
-    frame.onload = () => { try { resolve(frame.contentDocument.querySelector("form") !== null); } catch { resolve(false); } };
-    document.body.append(frame);
-})"""
-
-
-def hosts(site: Site, elsewhere: int) -> list[tuple[str, str]]:
-    """Where a hostile page lies, and where it sends: another port, another name, and our port under another name."""
-    port = urlsplit(site.url).port
-    rebound = f"http://evil.test:{port}"
-    return [
-        (f"http://127.0.0.1:{elsewhere}", site.url),
-        (f"http://evil.test:{elsewhere}", site.url),
-        (f"http://evil.test:{elsewhere}", rebound),
-        (rebound, rebound),
-    ]
-
-
-def test_no_page_of_another_origin_uploads_or_reads(site, elsewhere):
-    context = site.context()
-    page = context.new_page()
-    zip_bytes, before = list(demo_bytes()), site.versions()
-    for home, target in hosts(site, elsewhere):
-        page.goto(home)
-        for path in ("/upload", "/upload/form"):
-            for mode in ("no-cors", "cors"):
-                assert not page.evaluate(SEND, {"target": target, "path": path, "zip": zip_bytes, "mode": mode})
-        assert not any(page.evaluate(READ, {"target": target, "path": path}) for path in ("/models/testuser", "/upload", "/openapi.json"))
-        assert not page.evaluate(LISTEN, {"target": target})
-        assert not page.evaluate(FRAME, {"target": target})
-        with page.expect_navigation() as sent:
-            page.evaluate(SUBMIT, {"target": target, "zip": zip_bytes})
-        assert _status(sent.value) in {401, 403, 421}
-    assert site.versions() == before
-    context.close()
-
-
-def test_the_same_scripts_succeed_on_our_own_page(site):
-    context = site.context()
-    page = context.new_page()
-    page.goto(f"{site.url}/upload")
-    before = site.versions()
-    own = {"target": site.url, "path": "/upload", "zip": list(demo_bytes())}
-    assert page.evaluate(READ, {**own, "path": "/models/testuser"})
-    assert page.evaluate(SEND, {**own, "mode": "cors"})
-    assert site.versions() == before + 1
-    context.close()
-
-
-def test_a_rebound_host_name_is_answered_by_nobody(site):
-    context = site.context()
-    page = context.new_page()
-    assert _status(page.goto(f"http://evil.test:{urlsplit(site.url).port}/upload")) == 421
-    context.close()
-
-
-def _status(answer: Response | None) -> int:
-    assert answer is not None
-    return answer.status

@@ -1,0 +1,472 @@
+"""Builds: one holder by lease, zombies that change nothing, logs without gaps, and what a build's end tells."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import event, select, update
+from stage import Stage, app_zip, in_thread, until
+
+from modelyard.store.tables import BuildLogRow, BuildRow, OutboxRow, VersionRow
+from upload_service.build_log import LINE_LENGTH, MOST_LINES, BuildLogs
+from upload_service.builders import Boot, BuildCancelledError, BuildError, Built, Log
+from upload_service.claims import ATTEMPTS, ClaimedBuild
+
+BOOT = Boot(0.1, 1, "127.0.0.1", 8080)
+ENTER = threading.Event
+
+
+def lines(stage: Stage, build_id: str) -> list[str]:
+    return stage.http.get(f"/builds/{build_id}/log").text.splitlines()
+
+
+def claimed(stage: Stage) -> ClaimedBuild:
+    build = stage.claims.claim()
+    assert build is not None
+    return build
+
+
+class Held:
+    """A step of the builder that waits until the test lets it go."""
+
+    def __init__(self, stage: Stage, step: str) -> None:
+        self.entered, self._go_on = threading.Event(), threading.Event()
+        stage.builder.acts[step] = self._wait
+
+    def _wait(self, log: Log) -> None:
+        self.entered.set()
+        while not self._go_on.wait(0.005):
+            log.check()
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
+def test_a_build_goes_through_its_steps_and_tells_their_seconds(stage: Stage) -> None:
+    taken = stage.ready()
+    build = stage.http.get(f"/builds/{taken['build_id']}").json()
+
+    assert (build["status"], build["attempts"], build["upload_id"], build["url"]) == ("succeeded", 1, taken["id"], "/m/ada/fruit/")
+    assert [step["name"] for step in build["steps"]] == ["unpack", "lock", "install", "verify"]
+    assert all(0 <= step["seconds"] < 5 for step in build["steps"])
+    version = stage.version(taken["id"])
+    assert (version.reference, version.host, version.port) == (stage.builder.references()[0], "127.0.0.1", 8080)
+    assert version.build_s is not None
+    assert version.build_s >= sum(step["seconds"] for step in build["steps"])
+    told = lines(stage, taken["build_id"])
+    assert told[0] == "found: Flask app `app:app` in app.py, requirements.txt, port 8080"
+    assert told[-1] == "ready: port 8080, started in 0.25 s"
+
+
+def test_a_running_build_shows_the_step_that_it_is_in(stage: Stage) -> None:
+    held = Held(stage, "install")
+    taken = stage.upload().json()
+    running = in_thread(lambda: stage.step("builds"))
+    assert held.entered.wait(10)
+    build = stage.http.get(f"/builds/{taken['build_id']}").json()
+
+    assert (build["status"], build["step"]) == ("running", "install")
+    assert [step["seconds"] is None for step in build["steps"]] == [False, False, True, True]
+    assert stage.http.get("/models/ada/fruit").json()["status"] == "building"
+    assert stage.version(taken["id"]).reference is not None, "named before it is installed"
+    held.let_go()
+    assert running.result(10)
+
+
+def test_builds_are_taken_in_their_order_each_by_one_builder(stage: Stage) -> None:
+    ids = [stage.upload(f"m{n}").json()["build_id"] for n in range(12)]
+    taken: list[str] = []
+
+    def work() -> None:
+        while build := stage.claims.claim():
+            taken.append(build.id)
+
+    for each in [in_thread(work) for _ in range(4)]:
+        each.result(20)
+    assert sorted(taken) == sorted(ids)
+    assert len(taken) == len(set(taken))
+    assert stage.claims.claim() is None
+
+
+def test_the_oldest_is_taken_first(stage: Stage) -> None:
+    ids = [stage.upload(f"m{n}").json()["build_id"] for n in range(3)]
+
+    assert [claimed(stage).id for _ in ids] == ids
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_third_lost_one_ends_the_build(stage: Stage) -> None:
+    taken = stage.upload().json()
+    fences = []
+    for attempt in range(1, ATTEMPTS + 1):
+        fences.append(claimed(stage).fence)
+        assert stage.build(taken["build_id"]).attempts == attempt
+        assert stage.claims.claim() is None, "held"
+        stage.claims.expire_all()
+
+    rung = stage.database.bell.count("builds")
+    assert fences == [1, 2, 3]
+    assert stage.claims.claim() is None
+    assert stage.database.bell.count("builds") > rung, "others may be waiting behind it"
+    version = stage.version(taken["id"])
+    assert (version.state, version.reason, stage.build(taken["build_id"]).state) == ("failed", "builder_lost", "failed")
+    assert [(each["event"], each["data"]["reason"]) for each in stage.events()] == [("model.build_failed", "builder_lost")]
+
+
+def test_a_zombie_s_writes_change_no_row(stage: Stage) -> None:
+    taken = stage.upload().json()
+    zombie = claimed(stage)
+    stage.claims.expire_all()
+    holder = claimed(stage)
+    logs = BuildLogs(stage.database, stage.kernel.clock)
+    logs.append(holder.id, holder.fence, "from the holder")
+    before = snapshot(stage)
+
+    logs.append(zombie.id, zombie.fence, "from the zombie")
+    assert stage.claims.renew(zombie) is False
+    stage.claims.fail(zombie, BuildError("crashed_at_start", "x", "y"), {"unpack": 1.0})
+    stage.claims.give_back(zombie)
+    for write in (
+        lambda: stage.claims.enter(zombie, "verify", {"unpack": 1.0}),
+        lambda: stage.claims.refer(zombie, "other"),
+        lambda: stage.claims.succeed(zombie, Built("other", 1), BOOT, {"unpack": 1.0}),
+    ):
+        with pytest.raises(BuildCancelledError):
+            write()
+
+    assert snapshot(stage) == before
+    assert lines(stage, taken["build_id"]) == ["from the holder"]
+    stage.claims.succeed(holder, Built("mine", 1), BOOT, {})
+    assert (stage.version(taken["id"]).state, stage.version(taken["id"]).reference) == ("ready", "mine")
+
+
+def snapshot(stage: Stage) -> list[tuple[object, ...]]:
+    """Every row that a build may write."""
+    with stage.database.read() as session:
+        found: list[tuple[object, ...]] = []
+        for table in (VersionRow, BuildRow, BuildLogRow, OutboxRow):
+            found += [tuple(row) for row in session.execute(select(*table.__table__.columns))]
+        return found
+
+
+def test_a_build_that_is_renewed_keeps_its_lease(make_stage: Callable[..., Stage]) -> None:
+    stage = make_stage(build__lease_s=0.3)
+    held = Held(stage, "install")
+    taken = stage.upload().json()
+    running = in_thread(lambda: stage.step("builds"))
+    assert held.entered.wait(10)
+    first = stage.build(taken["build_id"]).lease_until or 0.0
+    until(lambda: (stage.build(taken["build_id"]).lease_until or 0.0) > first + 0.5, "the lease was renewed")
+
+    assert stage.claims.claim() is None
+    held.let_go()
+    assert running.result(10)
+    assert (stage.version(taken["id"]).state, stage.build(taken["build_id"]).attempts) == ("ready", 1)
+
+
+def test_a_builder_that_lost_its_lease_stops_and_the_other_one_s_end_counts(make_stage: Callable[..., Stage]) -> None:
+    stage = make_stage(build__lease_s=0.3)
+    held = Held(stage, "install")
+    taken = stage.upload().json()
+    running = in_thread(lambda: stage.step("builds"))
+    assert held.entered.wait(10)
+    with stage.database.write() as session:
+        # Another process took it over.
+        session.execute(update(BuildRow).values(fence=BuildRow.fence + 1, lease_until=stage.database.now() + 60))
+
+    assert running.result(10), "it noticed by itself"
+    build = stage.build(taken["build_id"])
+    assert (build.state, build.fence, stage.version(taken["id"]).state, stage.events()) == ("running", 2, "building", [])
+
+
+def test_a_build_is_given_back_when_the_process_stops_and_the_attempt_does_not_count(stage: Stage) -> None:
+    held = Held(stage, "lock")
+    taken = stage.upload().json()
+    running = in_thread(lambda: stage.step("builds"))
+    assert held.entered.wait(10)
+    stage.kernel.stopping.set()
+    assert running.result(10)
+
+    build = stage.build(taken["build_id"])
+    assert (build.state, build.attempts, build.lease_until, stage.version(taken["id"]).state) == ("queued", 0, None, "received")
+    stage.kernel.stopping.clear()
+    del stage.builder.acts["lock"]
+    assert stage.step("builds")
+    assert (stage.version(taken["id"]).state, stage.build(taken["build_id"]).attempts) == ("ready", 1)
+
+
+def test_a_restart_takes_over_at_once_what_the_dead_process_held(make_stage: Callable[..., Stage]) -> None:
+    before = make_stage()
+    taken = before.upload().json()
+    claimed(before)
+    assert before.claims.claim() is None
+    after = make_stage()
+
+    assert after.step("builds")
+    assert (after.version(taken["id"]).state, after.build(taken["build_id"]).attempts) == ("ready", 2)
+
+
+def test_deleting_a_version_cancels_its_build(make_stage: Callable[..., Stage]) -> None:
+    stage = make_stage(build__lease_s=0.3)
+    held = Held(stage, "install")
+    taken = stage.upload().json()
+    running = in_thread(lambda: stage.step("builds"))
+    assert held.entered.wait(10)
+    answer = in_thread(lambda: stage.http.delete(f"/models/{taken['id']}"))
+    assert running.result(10), "the builder noticed"
+    stage.retire(taken["id"])
+    stage.step("delete")
+
+    assert answer.result(10).json()["status"] == "deleted"
+    assert (stage.build(taken["build_id"]).state, stage.build(taken["build_id"]).reason) == ("cancelled", "deleted")
+    assert [each["event"] for each in stage.events()] == ["model.deleted"]
+    assert (stage.builder.code(), stage.builder.references()) == ([], [])
+
+
+def test_a_deletion_between_the_last_step_and_the_end_wins(stage: Stage) -> None:
+    taken = stage.upload().json()
+    build = claimed(stage)
+    answer = in_thread(lambda: stage.http.delete(f"/models/{taken['id']}"))
+    until(lambda: stage.version(taken["id"]).state == "deleting", "it is marked")
+
+    with pytest.raises(BuildCancelledError):
+        stage.claims.succeed(build, Built("r", 1), BOOT, {})
+    stage.claims.give_back(build)
+    stage.retire(taken["id"])
+    stage.step("delete")
+    assert answer.result(10).status_code == 200
+    assert (stage.build(taken["build_id"]).state, [each["event"] for each in stage.events()]) == ("cancelled", ["model.deleted"])
+
+
+def test_a_deleted_version_that_still_waits_is_never_built(stage: Stage) -> None:
+    gone, kept = stage.upload("gone").json(), stage.upload("kept").json()
+    stage.delete(f"/models/{gone['id']}")
+    rung = stage.database.bell.count("builds")
+    stage.step("builds")
+
+    assert (stage.build(gone["build_id"]).state, stage.builder.code()) == ("cancelled", [])
+    assert stage.database.bell.count("builds") > rung, "another one waits behind it"
+    stage.step("builds")
+    assert stage.version(kept["id"]).state == "ready"
+
+
+def test_ready_and_model_uploaded_are_one_transaction(stage: Stage) -> None:
+    taken = stage.upload().json()
+    build = claimed(stage)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("the disk is gone")
+
+    event.listen(OutboxRow, "before_insert", refuse)
+    with pytest.raises(RuntimeError, match="disk is gone"):
+        stage.claims.succeed(build, Built("r", 1), BOOT, {})
+    event.remove(OutboxRow, "before_insert", refuse)
+
+    assert (stage.version(taken["id"]).state, stage.build(build.id).state, stage.events()) == ("building", "running", [])
+    stage.claims.succeed(build, Built("r", 1), BOOT, {})
+    assert (stage.version(taken["id"]).state, stage.build(build.id).state, len(stage.events())) == ("ready", "succeeded", 1)
+
+
+def test_model_uploaded_has_the_very_bytes_of_the_guide(stage: Stage) -> None:
+    taken = stage.ready(content=app_zip())
+    version = stage.version(taken["id"])
+    with stage.database.read() as session:
+        row = session.scalars(select(OutboxRow)).one()
+
+    assert row.value.decode() == (
+        f'{{"event":"model.uploaded","data":{{"upload_id":"{taken["id"]}","username":"ada","model_name":"fruit","description":"Sorts fruit",'
+        f'"docker_image":null,"docker_container_id":null,"status":"ready",'
+        f'"version":1,"sha256":"{version.sha256}","runtime":"process","build_s":{json.dumps(version.build_s)},"model_id":"{version.model_id}"}}}}'
+    )
+    assert (row.topic, row.key) == ("model-events", version.model_id)
+    assert {name: row.headers[name] for name in ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject")} == {
+        "ce_specversion": "1.0",
+        "ce_id": row.id,
+        "ce_type": "model.uploaded",
+        "ce_source": "modelyard",
+        "ce_subject": version.model_id,
+    }
+    assert str(row.headers["ce_time"]).endswith("Z")
+
+
+def raises(error: Exception) -> Callable[[Log], None]:
+    def act(_: Log) -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("step", ["unpack", "lock", "install", "verify"])
+def test_a_step_that_fails_ends_the_build_and_tells_everybody_why(stage: Stage, step: str) -> None:
+    stage.builder.acts[step] = raises(BuildError("install_failed", "It cannot be installed.", "Try another."))
+    taken = stage.upload().json()
+    assert stage.step("builds")
+    version, build = stage.version(taken["id"]), stage.http.get(f"/builds/{taken['build_id']}").json()
+
+    assert (version.state, version.reason, version.message, version.mend) == (
+        "failed",
+        "install_failed",
+        "It cannot be installed.",
+        "Try another.",
+    )
+    assert (build["status"], build["step"], build["reason"], build["mend"]) == ("failed", step, "install_failed", "Try another.")
+    assert lines(stage, taken["build_id"])[-1] == "failed: It cannot be installed. Try another."
+    told = stage.events()[0]
+    assert (told["event"], list(told["data"])) == (
+        "model.build_failed",
+        ["upload_id", "username", "model_name", "version", "build_id", "reason", "mend", "model_id"],
+    )
+    assert (told["data"]["reason"], told["data"]["build_id"]) == ("install_failed", taken["build_id"])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("/root/secret"), "internal"), (OSError(28, "No space left"), "disk_full"), (OSError(5, "I/O"), "internal")],
+)
+def test_a_fault_of_the_builder_ends_the_build_as_well_and_tells_no_secret(stage: Stage, error: Exception, reason: str) -> None:
+    stage.builder.acts["install"] = raises(error)
+    taken = stage.upload().json()
+    assert stage.step("builds")
+
+    assert (stage.version(taken["id"]).state, stage.version(taken["id"]).reason) == ("failed", reason)
+    assert "secret" not in "\n".join(lines(stage, taken["build_id"]))
+    assert "secret" not in json.dumps(stage.events())
+    assert stage.step("builds") is False
+
+
+def test_a_log_is_tame_dense_and_bounded(stage: Stage) -> None:
+    hostile = ["\x1b[31mred", "two\nlines", "\x00", "tab\tkept", "ä 😀", "x" * (LINE_LENGTH + 5), "\u2028", "\u202egnp.exe"]
+
+    def act(log: Log) -> None:
+        for line in hostile:
+            log(line)
+
+    stage.builder.acts["install"] = act
+    taken = stage.ready()
+    with stage.database.read() as session:
+        rows = list(session.scalars(select(BuildLogRow).where(BuildLogRow.build_id == taken["build_id"]).order_by(BuildLogRow.n)))
+
+    assert [row.n for row in rows] == list(range(1, len(rows) + 1))
+    told = [row.text for row in rows]
+    assert told[3:11] == ["�[31mred", "two�lines", "�", "tab\tkept", "ä 😀", "x" * LINE_LENGTH, "�", "�gnp.exe"]
+
+
+def test_a_log_that_is_too_long_says_so_once(stage: Stage) -> None:
+    taken = stage.upload().json()
+    build = claimed(stage)
+    with stage.database.write() as session:
+        session.add(BuildLogRow(build_id=build.id, n=MOST_LINES - 2, at=0.0, text="..."))
+    logs = BuildLogs(stage.database, stage.kernel.clock)
+    for n in range(5):
+        logs.append(build.id, build.fence, f"line {n}")
+
+    assert lines(stage, taken["build_id"])[1:] == ["line 0", "... the log is longer than is kept"]
+
+
+Event = dict[str, str]
+
+
+@contextmanager
+def stream(url: str, stage: Stage, build_id: str, after: str | None = None) -> Iterator[Iterator[Event]]:
+    """The log's server-sent events, parsed by the letter of the specification."""
+    headers = {"accept": "text/event-stream", **stage.http.headers} | {"accept": "text/event-stream"}
+    if after is not None:
+        headers["last-event-id"] = after
+
+    def events(answer: httpx2.Response) -> Iterator[Event]:
+        event: Event = {}
+        for line in answer.iter_lines():
+            if line:
+                name, _, value = line.partition(": ")
+                if name:
+                    event[name] = value
+            elif event:
+                yield event
+                event = {}
+
+    with httpx2.Client(base_url=url, headers=headers, timeout=20) as caller, caller.stream("GET", f"/builds/{build_id}/log") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        with closing(events(answer)) as seen:
+            yield seen
+
+
+def test_a_reader_sees_lines_as_they_are_written_and_then_the_end(stage: Stage) -> None:
+    gates = [threading.Event() for _ in range(3)]
+
+    def act(log: Log) -> None:
+        for n, gate in enumerate(gates):
+            assert gate.wait(10)
+            log(f"slow line {n}")
+
+    stage.builder.acts["install"] = act
+    taken = stage.upload().json()
+    with stage.live("builds") as url, stream(url, stage, taken["build_id"]) as seen:
+        told: list[Event] = []
+        for n, gate in enumerate(gates):
+            gate.set()
+            while not told or f"slow line {n}" not in told[-1]["data"]:
+                told.append(next(seen))
+        told += list(seen)
+
+    *log, end = told
+    assert [each["event"] for each in log] == ["log"] * len(log)
+    assert [int(each["id"]) for each in log] == list(range(1, len(log) + 1))
+    assert json.loads(log[0]["data"]).keys() == {"n", "at", "text"}
+    assert (end["event"], json.loads(end["data"])["status"]) == ("end", "succeeded")
+    assert "id" not in end
+    assert [json.loads(each["data"])["text"] for each in log] == lines(stage, taken["build_id"])
+
+
+def test_a_reader_that_comes_again_anywhere_loses_no_line_and_gets_none_twice(stage: Stage, scaled: Callable[[int], int]) -> None:
+    count = scaled(600)
+    release = threading.Event()
+
+    def act(log: Log) -> None:
+        for n in range(count):
+            log(f"line {n}")
+            if n == count // 2:
+                assert release.wait(20)
+
+    stage.builder.acts["install"] = act
+    taken = stage.upload().json()
+    got: list[Any] = []
+    after: str | None = None
+    with stage.live("builds") as url:
+        for reach in range(1, 1000):
+            with stream(url, stage, taken["build_id"], after) as seen:
+                # Each visit reads some lines, then breaks the connection off.
+                for event, _ in zip(seen, range(1 + reach * 7 % 11), strict=False):
+                    if event["event"] == "end":
+                        break
+                    after = event["id"]
+                    got.append(json.loads(event["data"]))
+                    if f"line {count // 4}" == got[-1]["text"]:
+                        release.set()
+                else:
+                    continue
+                break
+
+    assert [line["n"] for line in got] == list(range(1, len(got) + 1))
+    assert [line["text"] for line in got] == lines(stage, taken["build_id"])
+    assert sum(line["text"].startswith("line ") for line in got) == count
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1.5", "", "²", "9" * 30, "9" * 5000])
+def test_an_odd_last_event_id_breaks_nothing(stage: Stage, after: str) -> None:
+    taken = stage.ready()
+    headers = [(b"accept", b"text/event-stream"), (b"last-event-id", after.encode())]
+    answer = stage.http.get(f"/builds/{taken['build_id']}/log", headers=headers)
+
+    assert answer.status_code == 200
+    assert answer.text.count("event: log") == len(lines(stage, taken["build_id"]))
+    assert answer.text.count("event: end") == 1
+
+
+def test_a_reader_of_a_build_that_waits_is_let_go_when_the_process_drains(stage: Stage) -> None:
+    taken = stage.upload().json()
+    with stage.live() as url, stream(url, stage, taken["build_id"]) as seen:
+        stage.kernel.stopping.set()
+        assert list(seen) == []

@@ -1,0 +1,94 @@
+"""A server and a real browser that its first link has signed in, and what a person does with its pages."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
+from sqlalchemy import func, select
+
+from modelyard.embedded import Running, started
+from modelyard.run.resources import demo_bytes
+from modelyard.run.settings import load_settings
+from modelyard.store.tables import VersionRow
+
+READY_MS = 120_000
+SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP evil.test 127.0.0.1",
+)
+DEMO = {"name": "My Model.zip", "mimeType": "application/zip", "buffer": demo_bytes()}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server, and a browser that the first link has signed in."""
+
+    running: Running
+    browser: Browser
+    session: dict
+
+    @property
+    def url(self) -> str:
+        return self.running.url
+
+    def context(self, **options) -> BrowserContext:
+        return self.browser.new_context(storage_state=self.session, **options)
+
+    def versions(self) -> int:
+        with self.running.database.read() as session:
+            return session.scalar(select(func.count()).select_from(VersionRow)) or 0
+
+
+@contextmanager
+def open_site(base: Path) -> Iterator[Site]:
+    """A server over this folder, and a browser; both end with the block."""
+    for folder in (base, *list(base.parents)[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    with started(load_settings(data=base / "data", port=0)) as running, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(SWITCHES))
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(running.first_link)
+        assert page.url == f"{running.url}/upload"
+        session = context.storage_state()
+        context.close()
+        yield Site(running, browser, session)
+        browser.close()
+
+
+def fill(page: Page, model: str, file: dict = DEMO) -> None:
+    page.get_by_label("Username").fill("testuser")
+    page.get_by_label("Model name").fill(model)
+    page.get_by_label("Zip file").set_input_files(file)
+
+
+def upload(page: Page, model: str, file: dict = DEMO) -> None:
+    fill(page, model, file)
+    page.get_by_role("button", name="Upload and build").click()
+    page.wait_for_selector("[data-build]")
+
+
+def wait_for_end(page: Page) -> None:
+    page.wait_for_selector("[data-ended]", timeout=READY_MS)
+
+
+def stages(page: Page) -> dict[str, str]:
+    return {each.get_attribute("data-stage"): each.get_attribute("data-state") for each in page.locator("[data-stage]").all()}
+
+
+def log_numbers(page: Page) -> list[int]:
+    return [int(n) for n in page.locator("#log .line").evaluate_all("lines => lines.map(line => line.dataset.n)")]
+
+
+def status(answer: Response | None) -> int:
+    assert answer is not None
+    return answer.status
