@@ -18,6 +18,9 @@ _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(b|[kmgt]i?b?)?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": MIB, "g": GIB, "t": 1024 * GIB, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
 _DOTTED = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 _ENTRY = f"^{_DOTTED}:{_DOTTED}$"
+_MOST_DOTS, _MOST_WRONG = 64, 10
+_MOST_NUMBER = 2**53
+"""Every whole number up to here is a floating-point number too, so that it can be compared and shown."""
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -43,7 +46,7 @@ def _bytes(size: object) -> object:
     if isinstance(size, bool) or not isinstance(size, int | str):
         raise ValueError('must be a size: bytes, or "512MiB", "1GiB", "1g"')  # noqa: TRY004 - pydantic reads ValueError
     if isinstance(size, int):
-        return size
+        return min(size, _MOST_NUMBER)
     found = _SIZE.fullmatch(size.strip())
     if not found:
         raise ValueError('must be a size: bytes, or "512MiB", "1GiB", "1g"')
@@ -77,7 +80,7 @@ class AppTable(_Table):
     """
 
     command: Annotated[tuple[str, ...] | None, BeforeValidator(_words)] = None
-    entry: str | None = Field(default=None, pattern=_ENTRY)
+    entry: str | None = Field(default=None, pattern=_ENTRY, max_length=200)
     server: Literal["asgi", "wsgi"] | None = None
     port: int | None = Field(default=None, ge=1, le=65535, strict=True)
     health: Annotated[str, AfterValidator(_path)] | None = None
@@ -134,14 +137,36 @@ def read_app_settings(text: str) -> AppSettings:
         Invalid: `app_settings_invalid`, naming the line or each `table.key` with what it may be.
     """
     try:
-        return AppSettings.model_validate(tomllib.loads(text.removeprefix("\ufeff")))
-    except tomllib.TOMLDecodeError as error:
-        raise refusal(FILE, f"is not TOML: {error}") from None
-    except RecursionError:
-        raise refusal(FILE, "is nested too deeply") from None
+        content = parse_toml(text)
+    except ValueError as error:
+        raise refusal(FILE, str(error)) from None
+    try:
+        return AppSettings.model_validate(content)
     except ValidationError as error:
-        wrong = [(".".join(str(part) for part in each["loc"]), _why(each["type"], each["msg"], each["loc"])) for each in error.errors()]
+        wrong = [
+            (".".join(str(part) for part in each["loc"]), _why(each["type"], each["msg"], each["loc"]))
+            for each in error.errors()[:_MOST_WRONG]
+        ]
         raise refusal(*wrong[0], also=wrong[1:]) from None
+
+
+def parse_toml(text: str) -> dict[str, object]:
+    """The content of a TOML file from an upload.
+
+    Raises:
+        ValueError: It cannot be read; says why.
+    """
+    # The parser's time grows with the square of the parts of a dotted key, and it has no limit for them.
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+        raise ValueError(f"has a line with more than {_MOST_DOTS} dots")
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"is not TOML: {error}") from None
+    except ValueError:
+        raise ValueError("is not TOML: it holds a number of thousands of digits") from None
 
 
 def limits_within(settings: AppSettings, ceilings: Ceilings) -> Limits:

@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -22,12 +21,16 @@ from upload_service.requirements import MOST_BYTES, read_requirements
 
 __all__ = ["Ceilings", "detect"]
 
+_KIB = 1024
 TEXT_BYTES = MIB
-_CANDIDATE_BYTES = MIB // 4
+SOURCE_BYTES = 128 * _KIB
+"""Of a file that is parsed: the parser holds the whole process, up to ten seconds and a gigabyte for each MiB."""
+_CANDIDATE_BYTES = 64 * _KIB
+_VERSION_LENGTH = 100
 
 READ = ("app.py", "main.py")
 _NOT_READ = ("server.py", "api.py", "wsgi.py", "asgi.py")
-_MOST_CANDIDATES = 24
+_MOST_CANDIDATES = 8
 _QUOTED_LENGTH = 300
 _PAGES = {
     "gradio": "env GRADIO_SERVER_PORT=$PORT python {file}",
@@ -112,6 +115,9 @@ def _own(archive: Archive, settings: AppSettings) -> _Start | None:
     )
     if file is None:
         raise app_settings.refusal("app.entry", f"names the module {module!r}, and the zip has no {path}.py")
+    if table.server == "wsgi" and "." in name:
+        mend = f"Add the line `server = {name}` below it, and write entry = {json.dumps(f'{module}:server')}."
+        raise app_settings.refusal("app.entry", f"names {name!r}, and gunicorn finds no attribute of an object", mend)
     if table.server:
         return _Start(_SERVERS[table.server], app_settings.FILE, table.entry)
     apps = entry.find_apps(_tree(archive, file))
@@ -119,6 +125,7 @@ def _own(archive: Archive, settings: AppSettings) -> _Start | None:
     if app is None:
         mend = 'Say what the object speaks: `server = "asgi"` or `server = "wsgi"` below [app].'
         raise app_settings.refusal("app.entry", f"names {name!r}, and {file} does not show what it is", mend)
+    _refuse_attribute(app, file)
     return _Start(app.server, app_settings.FILE, f"{module}:{app.target}", framework=app.framework)
 
 
@@ -129,6 +136,7 @@ def _found(archive: Archive) -> _Start:
     for file, tree in trees.items():
         app = entry.choose(entry.find_apps(tree))
         if app:
+            _refuse_attribute(app, file)
             return _Start(app.server, file, f"{file.removesuffix('.py')}:{app.target}", framework=app.framework)
     _refuse_app_elsewhere(archive)
     for file, tree in trees.items():
@@ -145,11 +153,21 @@ def _found(archive: Archive) -> _Start:
     raise Invalid("no_app_found", f"No app was found; looked for {looked}.", mend)
 
 
+def _refuse_attribute(app: entry.AppObject, file: str) -> None:
+    # gunicorn reads `module:name` and `module:factory()`, and refuses `module:name.attribute`.
+    if app.server == "gunicorn" and "." in app.target:
+        mend = f"Add the line `server = {app.target}` below it: gunicorn finds only what has a name of its own."
+        if file not in READ:
+            mend += " Then let [app] entry name `server`."
+        raise _not_read(f"the {app.framework} {app.target.partition('.')[0]!r} in {file}", mend)
+
+
 def _refuse_written_starts(archive: Archive) -> None:
     """A Procfile or a Space's header stands above what the code shows, so it cannot be passed over."""
-    web = re.search(r"^web[ \t]*:[ \t]*(\S.*?)\s*$", _text(archive, "Procfile"), re.MULTILINE)
+    kinds = (line.partition(":") for line in _text(archive, "Procfile").split("\n"))
+    web = next((command.strip() for kind, _, command in kinds if kind.rstrip() == "web" and command.strip()), None)
     if web:
-        raise _not_read("Procfile", _command_mend(web[1]))
+        raise _not_read("Procfile", _command_mend(web))
     header = re.match(r"---[ \t]*\r?\n(.*?)^---", _text(archive, "README.md"), re.DOTALL | re.MULTILINE)
     keys = dict(re.findall(r"^(sdk|app_file)[ \t]*:[ \t]*[\"']?([\w./-]+)", header[1], re.MULTILINE)) if header else {}
     if "sdk" in keys:
@@ -210,8 +228,8 @@ def _dependencies(archive: Archive) -> tuple[tuple[str, ...], str | None, tuple[
 def _is_project(archive: Archive) -> bool:
     # What holds the settings of tools alone lists no dependencies.
     try:
-        content = tomllib.loads(_text(archive, "pyproject.toml"))
-    except (tomllib.TOMLDecodeError, RecursionError):
+        content = app_settings.parse_toml(_text(archive, "pyproject.toml"))
+    except ValueError:
         return True
     tools = content.get("tool")
     return "project" in content or (isinstance(tools, dict) and "poetry" in tools)
@@ -229,6 +247,8 @@ def _python(archive: Archive, settings: AppSettings) -> tuple[str | None, tuple[
 
 
 def _satisfied(where: str, wanted: str) -> tuple[str, ...]:
+    if len(wanted) > _VERSION_LENGTH:
+        wanted = f"{wanted[:_VERSION_LENGTH]}..."
     full = ".".join(str(part) for part in sys.version_info[:3])
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,2}", wanted):
         numbers = wanted.split(".")
@@ -267,4 +287,4 @@ def _text(archive: Archive, file: str) -> str:
 
 
 def _tree(archive: Archive, file: str) -> ast.Module:
-    return entry.parse(archive.read(file, TEXT_BYTES), file)
+    return entry.parse(archive.read(file, SOURCE_BYTES), file)

@@ -1,7 +1,9 @@
 """Finds the app object in a Python file by its syntax tree; nothing of the file is ever imported."""
 
 import ast
+import re
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,6 +12,8 @@ from modelyard.domain.errors import Invalid
 
 Server = Literal["uvicorn", "gunicorn"]
 
+_NAME_LENGTH = 100
+_UNBROKEN = re.compile(rb"(?<![\x80-\xff])[\x80-\xff]{4096}")
 PREFERRED = ("app", "application", "api", "server")
 
 
@@ -62,7 +66,7 @@ _STARTS = frozenset(
     {"run", "run_app", "run_simple", "serve", "serve_forever", "launch", "HTTPServer", "ThreadingHTTPServer", "make_server"}
 )
 
-Names = Mapping[str, str]
+Names = ChainMap[str, str]
 """What a name of the file stands for: `F` -> `flask.Flask`."""
 
 
@@ -72,6 +76,9 @@ def parse(source: bytes, file: str) -> ast.Module:
     Raises:
         Invalid: `source_syntax`, naming the line.
     """
+    # Python normalises a name in time by the square of its combining characters, and nothing else runs meanwhile.
+    if _UNBROKEN.search(source):
+        raise Invalid("source_syntax", f"{file}: more than 4096 bytes in a row are not ASCII.", "Put such text into a file of its own.")
     try:
         # Its warnings are about the user's file and would go to our own log.
         with warnings.catch_warnings():
@@ -89,15 +96,15 @@ def parse(source: bytes, file: str) -> ast.Module:
 def find_apps(tree: ast.Module) -> dict[str, AppObject]:
     """The app objects that the module holds once it is imported, by name, in the order of the file."""
     statements = list(_at_import(tree.body))
-    names = _names(statements, {})
-    factories = {each.name: each for each in statements if isinstance(each, ast.FunctionDef)}
+    names = _names(statements, ChainMap())
+    factories = _Factories({each.name: each for each in statements if isinstance(each, ast.FunctionDef)}, names)
     found: dict[str, AppObject] = {}
     for statement in statements:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             app = _callable(statement)
             found |= {statement.name: app} if app else {}
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            app = _value(statement, names, found) or _made(statement.value, factories, names)
+            app = _value(statement, names, found) or factories.made(statement.value)
             if app:
                 found |= {name: _named(app, name) for name in _targets(statement)}
     return found
@@ -136,7 +143,7 @@ def starts_server(tree: ast.Module) -> bool:
 def decorates(tree: ast.Module, dotted: str) -> bool:
     """Whether a class or function of the module is decorated with this name, called or not."""
     statements = list(_at_import(tree.body))
-    names = _names(statements, {})
+    names = _names(statements, ChainMap())
     decorators = (each for node in statements if isinstance(node, ast.ClassDef | ast.FunctionDef) for each in node.decorator_list)
     return any(_dotted(each.func if isinstance(each, ast.Call) else each, names) == dotted for each in decorators)
 
@@ -169,14 +176,15 @@ def _is_main(test: ast.expr) -> bool:
 
 
 def _names(statements: list[ast.stmt], outer: Names) -> Names:
-    names = dict(outer)
+    # A layer over the outer names: a copy for every factory of a long file would take time by the square of its length.
+    names: ChainMap[str, str] = outer.new_child()
     for statement in statements:
         if isinstance(statement, ast.Import):
             for alias in statement.names:
                 top = alias.name.partition(".")[0]
                 names[alias.asname or top] = alias.name if alias.asname else top
         elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
-            names |= {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
+            names.update((alias.asname or alias.name, f"{statement.module}.{alias.name}") for alias in statement.names)
         elif isinstance(statement, ast.ClassDef):
             # A class made from a framework's own is called like it.
             parents = (_dotted(each, names) for each in statement.bases)
@@ -212,7 +220,7 @@ def _named(app: AppObject, name: str) -> AppObject:
 
 def _targets(statement: ast.Assign | ast.AnnAssign) -> list[str]:
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    return [target.id for target in targets if isinstance(target, ast.Name) and len(target.id) <= _NAME_LENGTH]
 
 
 def _value(statement: ast.Assign | ast.AnnAssign, names: Names, found: Mapping[str, AppObject]) -> AppObject | None:
@@ -226,11 +234,25 @@ def _value(statement: ast.Assign | ast.AnnAssign, names: Names, found: Mapping[s
     return _known(_dotted(statement.annotation, names)) if isinstance(statement, ast.AnnAssign) and value else None
 
 
-def _made(value: ast.expr | None, factories: Mapping[str, ast.FunctionDef], names: Names) -> AppObject | None:
-    """What a function of the same file returns, followed one level."""
-    if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Name) or value.func.id not in factories:
-        return None
-    factory = factories[value.func.id]
+class _Factories:
+    """What the functions of the file return, followed one level; each is read once, however often it is called."""
+
+    def __init__(self, functions: Mapping[str, ast.FunctionDef], names: Names) -> None:
+        self._functions = functions
+        self._names = names
+        self._made: dict[str, AppObject | None] = {}
+
+    def made(self, value: ast.expr | None) -> AppObject | None:
+        """What this value is, where it is a call of one of them."""
+        if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Name) or value.func.id not in self._functions:
+            return None
+        name = value.func.id
+        if name not in self._made:
+            self._made[name] = _returned(self._functions[name], self._names)
+        return self._made[name]
+
+
+def _returned(factory: ast.FunctionDef, names: Names) -> AppObject | None:
     body = list(_at_import(factory.body))
     inner = _names(body, names)
     local: dict[str, AppObject] = {}

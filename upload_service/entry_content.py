@@ -30,6 +30,8 @@ def content(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
     Raises:
         Invalid: `archive_bomb` or `archive_corrupt`.
     """
+    if entry.folder and entry.size:
+        raise refusal("archive_corrupt", "is a folder with content.", entry.name)
     crc = count = 0
     for piece in [] if entry.folder and not entry.packed else _pieces(file, entry):
         crc, count = zlib.crc32(piece, crc), count + len(piece)

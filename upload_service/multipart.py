@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from anyio.to_thread import run_sync
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from modelyard.domain.errors import Invalid, Malformed, WrongType
@@ -14,6 +14,7 @@ FIELDS = frozenset({"username", "model_name", "description"})
 MOST_FIELDS_BYTES = 64 * 1024
 MOST_PARTS = 20
 MOST_HEADER_BYTES = 8 * 1024
+MOST_BESIDE_BYTES = 512 * 1024
 WRITE_BYTES = 1024 * 1024
 
 
@@ -30,11 +31,15 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], staged: Sta
 
     Raises:
         WrongType: The body is not `multipart/form-data`.
-        Malformed: It does not parse, or ends too early.
+        Malformed: It does not parse, ends too early, or holds too much beside the file.
         Invalid: A part is unknown, doubled or too large.
         TooLarge: The file is.
     """
-    reader = _Reader(_boundary(content_type))
+    try:
+        reader = _Reader(_boundary(content_type))
+    except FormParserError as error:
+        # The parser limits the boundary's length.
+        raise _broken() from error
     async for chunk in chunks:
         reader.feed(chunk)
         if len(reader.pending) >= WRITE_BYTES:
@@ -68,6 +73,7 @@ class _Reader:
         self._text = bytearray()
         self._text_bytes = 0
         self._ended = False
+        self._beside_bytes = 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -87,6 +93,10 @@ class _Reader:
             self._parser.write(chunk)
         except MultipartParseError as error:
             raise _broken() from error
+        # Headers, and bytes before the first part and behind the last one, have no limit of their own.
+        self._beside_bytes += len(chunk)
+        if self._beside_bytes > MOST_BESIDE_BYTES:
+            raise _broken()
 
     def flush(self, staged: Staged) -> None:
         if self.pending:
@@ -139,6 +149,7 @@ class _Reader:
     def _content(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
             self.pending += data[start:end]
+            self._beside_bytes -= end - start
             return
         self._text_bytes += end - start
         if self._text_bytes > MOST_FIELDS_BYTES:
@@ -148,9 +159,13 @@ class _Reader:
     def _end(self) -> None:
         if self._name != "file":
             try:
-                self.form.fields[self._name] = self._text.decode()
+                text = self._text.decode()
             except UnicodeDecodeError as error:
                 raise _refused(self._name, f"The field {self._name} is not UTF-8.", "Send it as UTF-8.") from error
+            if "\0" in text:
+                # Not every database keeps it.
+                raise _refused(self._name, f"The field {self._name} holds a NUL character.", "Send text.")
+            self.form.fields[self._name] = text
 
     def _all(self) -> None:
         self._ended = True

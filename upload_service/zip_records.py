@@ -27,8 +27,9 @@ _DESCRIPTOR_MOST_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class ArchiveCaps:
-    """The most that is read: bytes of the zip and of its content, entries (folders that are only in names are
-    counted too, since each becomes an inode), and content per byte of zip beyond `ratio_from_bytes`.
+    """The most that is read: bytes of the zip and of its content, entries, and content per byte of zip beyond `ratio_from_bytes`.
+
+    Folders that stand only in names of files are entries too, since each takes an inode.
     """
 
     in_bytes: int = 512 * MIB
@@ -88,8 +89,9 @@ def _directory(file: BinaryIO, caps: ArchiveCaps) -> tuple[list[zipfile.ZipInfo]
         at = 0
         for _ in range(count):
             lengths = _CENTRAL_LENGTHS.unpack_from(records, at)[1:]
-            _short(*lengths[:2])
-            at += _CENTRAL_BYTES + sum(lengths)
+            name_at = at + _CENTRAL_BYTES
+            _short(records[name_at : name_at + lengths[0]], lengths[1])
+            at = name_at + sum(lengths)
         if at != size:
             raise refusal("archive_corrupt", "The zip lists another number of entries than it declares.")
         with zipfile.ZipFile(file) as reader:
@@ -157,8 +159,8 @@ def _local(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     """Where the entry's content begins, once its local record says the same as the central one."""
     head = read_at(file, _LOCAL.size, info.header_offset)
     magic, _, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(head)
-    _short(name_bytes, extra_bytes)
     names = read_at(file, name_bytes + extra_bytes, info.header_offset + _LOCAL.size)
+    _short(names[:name_bytes], extra_bytes)
     raw, extra = raw_name(info), _extra(names[name_bytes:], info)
     big = extra.get(_ZIP64, b"")
     if size == _FULL32 and len(big) >= 8:  # noqa: PLR2004 - bytes of one number
@@ -175,12 +177,13 @@ def _local(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     return start
 
 
-def _short(name_bytes: int, extra_bytes: int) -> None:
+def _short(name: bytes, extra_bytes: int) -> None:
     # What names are normalised by, and what zipfile reads extra fields by, takes time by the square of their length.
-    if name_bytes > MOST_NAME_BYTES:
-        raise refusal("archive_path", f"The zip holds a name of {name_bytes} bytes; at most {MOST_NAME_BYTES} are read.")
+    shown = name[:MOST_NAME_BYTES].decode("utf-8", "replace")
+    if len(name) > MOST_NAME_BYTES:
+        raise refusal("archive_path", f"is a name of more than {MOST_NAME_BYTES} bytes.", shown)
     if extra_bytes > _EXTRA_MOST_BYTES:
-        raise refusal("archive_corrupt", f"A record of the zip has {extra_bytes} bytes of extra fields.")
+        raise refusal("archive_corrupt", f"has more than {_EXTRA_MOST_BYTES} bytes of extra fields.", shown)
 
 
 def _extra(raw: bytes, info: zipfile.ZipInfo) -> dict[int, bytes]:

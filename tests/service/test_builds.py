@@ -17,7 +17,6 @@ from upload_service.builders import Boot, BuildCancelledError, BuildError, Built
 from upload_service.claims import ATTEMPTS, ClaimedBuild
 
 BOOT = Boot(0.1, 1, "127.0.0.1", 8080)
-ENTER = threading.Event
 
 
 def lines(stage: Stage, build_id: str) -> list[str]:

@@ -18,8 +18,8 @@ def test_an_unknown_user_has_no_models(stage: Stage) -> None:
 def test_a_user_s_models_stand_by_name_each_by_its_newest_upload(stage: Stage) -> None:
     stage.ready("pears")
     stage.ready("apples")
-    second = stage.upload("pears", app_zip("second")).json()
     stage.ready("plums", owner="eve")
+    second = stage.upload("pears", app_zip("second")).json()
     models = stage.http.get("/models/ada").json()["models"]
 
     assert [(each["model_name"], each["version"], each["status"]) for each in models] == [("apples", 1, "ready"), ("pears", 2, "received")]

@@ -1,0 +1,299 @@
+"""Events on their way: out of the outbox, over the bus, into the inbox, and what the consumer makes of them."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from sqlalchemy import select, update
+from stage import Stage, app_zip
+
+from inference_service.consumers import SUBSCRIPTION, ModelConsumer
+from modelyard.bus.bus import Delivered, Handler, Record, Subscription, UnpublishedError
+from modelyard.bus.local import LocalBus
+from modelyard.domain.events import ModelDeleted, ModelUploaded
+from modelyard.domain.ids import new_id
+from modelyard.domain.plan import Plan
+from modelyard.domain.states import VersionState
+from modelyard.store import catalog, doorbell, outbox
+from modelyard.store.outbox_relay import BATCH, KEEP_INBOX_S, KEEP_OUTBOX_S, OutboxRelay
+from modelyard.store.tables import BusRecordRow, DeadLetterRow, InboxRow, InstanceRow, ModelRow, OutboxRow, VersionRow
+
+
+class TroubledBus:
+    """A bus over the real one that fails after it has published, or acknowledges only some."""
+
+    def __init__(self, bus: LocalBus) -> None:
+        self._bus = bus
+        self.dies_after = False
+        self.refuses: set[str] = set()
+
+    def publish(self, records: Sequence[Record]) -> None:
+        refused = [each.event_id for each in records if each.key in self.refuses]
+        self._bus.publish([each for each in records if each.key not in self.refuses])
+        if self.dies_after:
+            raise ConnectionError("the process ends here")
+        if refused:
+            raise UnpublishedError(refused)
+
+    def deliver(self, subscription: Subscription, handler: Handler) -> bool:
+        return self._bus.deliver(subscription, handler)
+
+
+def deleted(key: str, number: int) -> ModelDeleted:
+    return ModelDeleted(model_id=key, upload_id=f"{key}-{number}", username="ada", model_name="fruit", version=number, last=False)
+
+
+def append(stage: Stage, *events: ModelDeleted) -> None:
+    with stage.database.write() as session:
+        for event in events:
+            outbox.append(session, event, stage.kernel.clock())
+
+
+def on_bus(stage: Stage) -> list[tuple[str, str]]:
+    """The key and the id of each record, partition by partition."""
+    with stage.database.read() as session:
+        rows = session.scalars(select(BusRecordRow).order_by(BusRecordRow.partition, BusRecordRow.offset))
+        return [(row.key, str(row.headers["ce_id"])) for row in rows]
+
+
+def unpublished(stage: Stage) -> list[str]:
+    with stage.database.read() as session:
+        return list(session.scalars(select(OutboxRow.key).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.seq)))
+
+
+def drain(stage: Stage, name: str) -> None:
+    while stage.step(name):
+        pass
+
+
+def test_what_is_appended_is_published_once_in_the_order_of_each_key(stage: Stage, scaled: Callable[[int], int]) -> None:
+    chance = random.Random(5)
+    for n in range(scaled(1000)):
+        append(stage, deleted(f"model-{chance.randrange(7)}", n))
+    drain(stage, "relay")
+    with stage.database.read() as session:
+        sent = [(row.key, row.id) for row in session.scalars(select(OutboxRow).order_by(OutboxRow.seq))]
+    arrived = on_bus(stage)
+
+    assert sorted(arrived) == sorted(sent)
+    for key in {key for key, _ in sent}:
+        assert [each for each in arrived if each[0] == key] == [each for each in sent if each[0] == key]
+    assert unpublished(stage) == []
+    drain(stage, "relay")
+    assert len(on_bus(stage)) == len(sent)
+
+
+def test_appending_rings_the_relay_and_an_event_of_a_transaction_that_failed_is_never_sent(stage: Stage) -> None:
+    seen = stage.database.bell.count(doorbell.OUTBOX)
+    append(stage, deleted("m", 1))
+    assert stage.database.bell.count(doorbell.OUTBOX) == seen + 1
+
+    def fail() -> None:
+        with stage.database.write() as session:
+            outbox.append(session, deleted("m", 2), 0.0)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    drain(stage, "relay")
+    assert len(on_bus(stage)) == stage.count(OutboxRow) == 1
+
+
+def test_a_relay_that_dies_between_publishing_and_marking_sends_again_and_the_effect_is_once(stage: Stage) -> None:
+    taken = stage.ready()
+    bus = TroubledBus(stage.bus)
+    relay = OutboxRelay(stage.database, bus, stage.kernel.clock)
+    bus.dies_after = True
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            relay.step()
+    assert len(unpublished(stage)) == 1
+    bus.dies_after = False
+    relay.step()
+
+    assert unpublished(stage) == []
+    assert len(on_bus(stage)) == 4
+    assert len(set(on_bus(stage))) == 1
+    drain(stage, "consume")
+    assert (stage.count(InboxRow), wanted(stage)) == (1, {taken["id"]})
+
+
+def test_records_that_are_not_acknowledged_stay_and_the_others_are_marked(stage: Stage) -> None:
+    append(stage, deleted("fine", 1), deleted("stuck", 1), deleted("fine", 2), deleted("stuck", 2))
+    bus = TroubledBus(stage.bus)
+    bus.refuses = {"stuck"}
+    relay = OutboxRelay(stage.database, bus, stage.kernel.clock)
+    with pytest.raises(UnpublishedError):
+        relay.step()
+
+    assert unpublished(stage) == ["stuck", "stuck"]
+    bus.refuses = set()
+    relay.step()
+    assert sorted(key for key, _ in on_bus(stage)) == ["fine", "fine", "stuck", "stuck"]
+    assert unpublished(stage) == []
+
+
+def test_a_batch_is_bounded_and_the_rest_follows_at_once(stage: Stage) -> None:
+    append(stage, *(deleted("m", n) for n in range(BATCH + 1)))
+
+    assert stage.step("relay") is True
+    assert len(unpublished(stage)) == 1
+    assert stage.step("relay") is False
+    assert unpublished(stage) == []
+    assert stage.step("relay") is False
+
+
+def test_what_is_old_is_forgotten_and_what_is_not_published_never(stage: Stage) -> None:
+    append(stage, deleted("published", 1), deleted("waiting", 1))
+    with stage.database.write() as session:
+        session.execute(update(OutboxRow).where(OutboxRow.key == "published").values(published_at=stage.kernel.clock()))
+        session.add(InboxRow(consumer="inference", event_id="e", at=stage.kernel.clock()))
+    relay = OutboxRelay(stage.database, stage.bus, stage.kernel.clock)
+    for ahead_s, left in ((KEEP_OUTBOX_S - 60, (2, 1)), (KEEP_OUTBOX_S + 60, (1, 1)), (KEEP_INBOX_S + 60, (1, 0))):
+        stage.ahead_s = ahead_s
+        relay.prune()
+        assert (stage.count(OutboxRow), stage.count(InboxRow)) == left
+    assert unpublished(stage) == ["waiting"]
+
+
+def test_a_restart_goes_on_where_it_was(make_stage: Callable[..., Stage]) -> None:
+    before = make_stage()
+    before.ready("fruit")
+    drain(before, "relay")
+    drain(before, "consume")
+    before.ready("pears")
+    after = make_stage()
+    drain(after, "relay")
+    drain(after, "consume")
+
+    assert (after.count(InboxRow), len(wanted(after)), len(on_bus(after))) == (2, 2, 2)
+
+
+def wanted(stage: Stage) -> set[str]:
+    with stage.database.read() as session:
+        return set(session.scalars(select(InstanceRow.version_id).where(InstanceRow.wanted)))
+
+
+def serving(stage: Stage) -> set[str]:
+    with stage.database.read() as session:
+        return {each.version_id for each in catalog.serving_all(session)}
+
+
+def test_a_newer_version_takes_over_and_the_world_is_told(stage: Stage) -> None:
+    stage.ready()
+    drain(stage, "relay")
+    drain(stage, "consume")
+    assert [each["event"] for each in stage.events()] == ["model.uploaded"]
+    second = stage.ready(content=app_zip("other"))
+    drain(stage, "relay")
+    drain(stage, "consume")
+
+    assert wanted(stage) == serving(stage) == {second["id"]}
+    told = stage.events()[-1]
+    assert (told["event"], told["data"]["upload_id"], told["data"]["version"]) == ("model.released", second["id"], 2)
+
+
+def test_a_forged_event_and_one_of_another_kind_change_nothing(stage: Stage) -> None:
+    taken = stage.ready()
+    drain(stage, "relay")
+    drain(stage, "consume")
+    consumer = ModelConsumer(stage.database, stage.kernel.clock)
+    model_id = stage.version(taken["id"]).model_id
+    for number, kind in enumerate(("model.deleted", "model.uploaded", "model.crashed", "made.up")):
+        for key in (model_id, "nobody"):
+            consumer.take(Delivered("model-events", key, b"not even json", {"ce_id": f"forged-{number}-{key}", "ce_type": kind}, 0, 0, 0))
+
+    assert wanted(stage) == {taken["id"]}
+    assert [each["event"] for each in stage.events()] == ["model.uploaded"]
+
+
+def test_a_record_without_an_id_becomes_a_dead_letter_and_those_behind_it_arrive(stage: Stage) -> None:
+    stage.bus.publish([Record("model-events", "m", b"{}", {"ce_type": "model.uploaded"})])
+    taken = stage.ready()
+    drain(stage, "relay")
+    for _ in range(5):
+        drain(stage, "consume")
+        stage.ahead_s += 1
+
+    assert (stage.count(DeadLetterRow), wanted(stage)) == (1, {taken["id"]})
+
+
+class Yard:
+    """Models whose versions become ready and are deleted at random, with every event that tells of it."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self._stage = stage
+        self._chance = random.Random(seed)
+        self._versions: list[tuple[str, str]] = []
+        self._models = [new_id() for _ in range(8)]
+        self._number = 0
+        with stage.database.write() as session:
+            session.add_all(ModelRow(id=each, owner="ada", name=f"m{n}", created_at=0.0) for n, each in enumerate(self._models))
+
+    def change(self) -> None:
+        with self._stage.database.write() as session:
+            self._number += 1
+            if self._versions and self._chance.random() < 0.4:
+                model_id, version_id = self._versions.pop(self._chance.randrange(len(self._versions)))
+                session.get_one(VersionRow, version_id).state = VersionState.DELETING
+                outbox.append(session, deleted(model_id, self._number), 0.0)
+                return
+            model_id, version_id = self._chance.choice(self._models), new_id()
+            self._versions.append((model_id, version_id))
+            row = VersionRow(id=version_id, model_id=model_id, number=self._number, sha256="0" * 64, size_bytes=1, runtime="process")
+            row.plan, row.state, row.since, row.created_at = (
+                Plan(server="uvicorn", target="app:app").model_dump(mode="json"),
+                VersionState.READY,
+                0.0,
+                0.0,
+            )
+            session.add(row)
+            event = ModelUploaded(
+                model_id=model_id,
+                upload_id=version_id,
+                username="ada",
+                model_name="m",
+                description="",
+                version=self._number,
+                sha256="0" * 64,
+                runtime="process",
+                build_s=0.1,
+            )
+            outbox.append(session, event, 0.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_however_events_are_shuffled_and_doubled_the_end_is_the_same(stage: Stage, seed: int, scaled: Callable[[int], int]) -> None:
+    chance, yard = random.Random(seed), Yard(stage, seed)
+    consumer = ModelConsumer(stage.database, stage.kernel.clock)
+    deliveries, handed = scaled(5000), 0
+    changes = max(20, deliveries // 4)
+
+    def hand(rows: Sequence[OutboxRow]) -> int:
+        for row in rows:
+            consumer.take(Delivered(row.topic, row.key, row.value, {str(k): str(v) for k, v in row.headers.items()}, 0, 0, 0))
+        return len(rows)
+
+    def told() -> list[OutboxRow]:
+        with stage.database.read() as session:
+            return list(session.scalars(select(OutboxRow)))
+
+    for _ in range(changes):
+        yard.change()
+        if chance.random() < 0.3:
+            known = told()
+            handed += hand(chance.choices(known, k=min(len(known), 4)))
+    rest = told()
+    rest += chance.choices(rest, k=max(0, deliveries - handed - len(rest)))
+    chance.shuffle(rest)
+    handed += hand(rest)
+
+    assert handed >= deliveries
+    assert wanted(stage) == serving(stage)
+    assert serving(stage)
+    with stage.database.read() as session:
+        heard = set(session.scalars(select(InboxRow.event_id).where(InboxRow.consumer == SUBSCRIPTION.group)))
+        expected = set(session.scalars(select(OutboxRow.id))) - set(
+            session.scalars(select(OutboxRow.id).where(OutboxRow.value.like(b'%"model.released"%')))
+        )
+    assert heard == expected
