@@ -41,7 +41,6 @@ def cold_call(folder: Path, cache: Path) -> list[Result]:
             "by hand: start the same server without a sandbox, poll, call",
             "none set for the process runtime",
             measured,
-            ("cold_s",),
         )
     ]
 
@@ -73,7 +72,6 @@ def herd(folder: Path, cache: Path) -> list[Result]:
             "one caller on a stopped model",
             f"P12: {CALLERS} x 200, 1 start",
             measured,
-            ("last_s", "first_s"),
             facts={"callers": CALLERS, "starts_of_each_herd": starts},
         )
     ]

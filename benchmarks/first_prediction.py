@@ -49,7 +49,6 @@ def first_prediction(folder: Path, cache: Path) -> list[Result]:
             "by hand: `uv venv`, `uv pip install`, gunicorn, poll, call",
             "P1: at most 1.3x, at most 3 s",
             measured,
-            ("first_s",),
         )
     ]
 

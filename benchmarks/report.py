@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.result import Result
 from benchmarks.rounds import Spread
 
-_LEFT, _UNIT, _ROW, _TOP = 260, 110, 26, 40
+_LEFT, _UNIT, _ROW, _TOP = 270, 110, 26, 40
 """Pixels: where ratio 0 stands, how wide a ratio of 1 is, how high a row is, where the first row begins."""
 _MOST = 4.5
 """The largest ratio that the picture shows; a longer bar ends at its edge, with its number."""
@@ -87,7 +87,12 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 def picture(found: Sequence[dict[str, Any]]) -> str:
     """An SVG of every ratio as a bar, with its spread as a line, beside the control's 1."""
-    bars = [(f"{each['name']}, {name}", figure["ratio"]) for each in found for name, figure in each["figures"].items() if figure["ratio"]]
+    bars = [
+        (f"{each['name']}, {name}{', more is better' if name.endswith('_per_s') else ''}", figure["ratio"])
+        for each in found
+        for name, figure in each["figures"].items()
+        if figure["ratio"]
+    ]
     width, height = int(_LEFT + _MOST * _UNIT) + 70, _TOP + _ROW * len(bars) + 16
     one = _LEFT + _UNIT
     parts = [

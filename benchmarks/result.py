@@ -16,8 +16,6 @@ class Result:
         what: What ours does.
         control: What it is held against.
         target: What was aimed at, in words.
-        shown: The figures of the table, the decisive one first.
-        higher_is_better: Those of the figures of which more is better.
         facts: Counts beside the figures.
     """
 
@@ -26,8 +24,6 @@ class Result:
     control: str
     target: str
     measured: Measured
-    shown: tuple[str, ...]
-    higher_is_better: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
 
 

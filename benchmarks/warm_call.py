@@ -41,8 +41,6 @@ def _compared(server: Server, app: ByHand, connections: int) -> Result:
         "the same app called directly on loopback, keep-alive",
         "none set for the process runtime",
         measured,
-        ("p50_ms", "p99_ms", "calls_per_s", "cpu_us"),
-        higher_is_better=("calls_per_s",),
         facts={"calls_per_round": CALLS[connections]},
     )
 

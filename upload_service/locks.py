@@ -18,6 +18,7 @@ OLD_GUNICORN = "setuptools<81"
 SERVER_MARK = "# the server, in a folder of its own"
 """Parts a lock in two where the server could not be resolved with the app's own pins."""
 
+_WHEELLESS = re.compile(r"(?i)because (\S+) has no (?:usable wheels|wheels with a matching)")
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+( --hash=sha256:[0-9a-f]{64})+")
 
 
@@ -52,7 +53,7 @@ class Locks:
         if status == 0:
             return _checked(text)
         error = diagnose(text)
-        if error.code != "dependencies_conflict" or not own or not server:
+        if error.code not in {"dependencies_conflict", "needs_sdist"} or not own or not server:
             raise error
         log(f"note: {plan.server} cannot be resolved with the app's own pins; it goes into a folder of its own, behind the app's packages")
         own_lock, server_lock = self._must_resolve(own, log), self._must_resolve(server, log)
@@ -107,13 +108,14 @@ def diagnose(output: str) -> BuildError:
             "dependency_not_found", f"The package {missing[1]} is not in the package index.", "Correct its name in requirements.txt."
         )
     if re.search(r"(?i)no usable wheels|building source distributions is disabled|no wheels with a matching", flat):
+        found = _WHEELLESS.search(flat)
         return BuildError(
             "needs_sdist",
-            "A package has no wheel for this platform and Python, and would run code to be built.",
+            f"{found[1] if found else 'A package'} has no wheel for this platform and Python, and would run code to be built.",
             "Pin a version that has a wheel.",
         )
     if "No solution found" in flat or "unsatisfiable" in flat:
-        why = flat.partition("╰─▶")[2].strip() or flat
+        why = re.split(r"╰─▶|cause:", flat, maxsplit=1)[-1].strip()
         return BuildError(
             "dependencies_conflict",
             f"The requirements cannot be met together: {why[:600]}",

@@ -28,15 +28,17 @@ class ProcessBuilder:
         apps: The folder of unpacked code, one folder a version.
         environments: The folder of environments.
         cache: uv's cache.
+        reserve_bytes: Bytes that must stay free on the disk.
         shared: Whether versions may share an environment: only where no app can write into it.
     """
 
     runtime_name = "process"
 
-    def __init__(self, runtime: Runtime, settings: BuildSettings, *, apps: Path, environments: Path, cache: Path, shared: bool) -> None:
+    def __init__(self, runtime: Runtime, settings: BuildSettings, *, apps: Path, environments: Path, cache: Path, reserve_bytes: int, shared: bool) -> None:
         python = Path(own_interpreter())
         self._runtime = runtime
         self._apps = apps
+        self._reserve_bytes = reserve_bytes
         self._tools = Tools(settings.step_timeout_s)
         self._locks = Locks(self._tools, settings, python, cache)
         self.environments = Environments(environments, self._tools, settings, python, cache, shared=shared)
@@ -48,10 +50,19 @@ class ProcessBuilder:
         final, fresh = self._apps / source.version_id, self._apps / (source.version_id + NEW)
         for old in (fresh, final):
             shutil.rmtree(old, ignore_errors=True)
-        with read_archive(source.archive) as archive:
-            archive.unpack(fresh, log)
-        _open_to_the_app(fresh)
-        fresh.rename(final)
+        try:
+            with read_archive(source.archive) as archive:
+                self._check_room(sum(entry.size for entry in archive.entries))
+                archive.unpack(fresh, log)
+            _open_to_the_app(fresh)
+            fresh.rename(final)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+
+    def _check_room(self, size_bytes: int) -> None:
+        if shutil.disk_usage(self._apps).free - size_bytes < self._reserve_bytes:
+            raise BuildError("disk_full", "Unpacking it would eat into the disk's reserve.", "Delete models that are not needed, or free the disk.")
 
     def lock(self, plan: Plan, log: Log) -> str:
         """The lock of the plan's requirements and its server."""

@@ -1,6 +1,7 @@
 """Takes one upload in: checks the zip, reads what it is, and records it with its build in one transaction."""
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from upload_service.multipart import Form
 
 ROUTE = "POST /upload"
 DESCRIPTION_LENGTH = 2000
+CHECKS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Receive:
         self._blobs = blobs
         self._ceilings = ceilings
         self._admit = admit
+        self._checking = threading.Semaphore(CHECKS_AT_ONCE)
         self._runtime_name = runtime_name
         self._clock = clock
         self._idempotency = Idempotency(database, lease_s)
@@ -130,7 +133,8 @@ class Receive:
                 "Shorten it.",
                 errors=[{"field": "description", "message": "too long"}],
             )
-        with read_archive(staged.path) as archive:
+        # Reading a hostile zip costs seconds of processor time at the most; a few at once leave the server its own.
+        with self._checking, read_archive(staged.path) as archive:
             plan = detect(archive, self._ceilings)
         self._admit(staged.digest)
         return _Upload(owner, name, description, plan)

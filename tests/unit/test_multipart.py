@@ -161,3 +161,27 @@ def test_a_file_over_the_limit_is_refused_by_the_setting_s_name(read: Callable[.
 def test_below_the_disk_s_reserve_nothing_is_taken(read: Callable[..., tuple[Form, bytes]]) -> None:
     with pytest.raises(DiskFull):
         read(WHOLE, reserve=1 << 60)
+
+
+def test_a_boundary_longer_than_the_parser_takes_is_malformed(read: Callable[..., tuple[Form, bytes]]) -> None:
+    with pytest.raises(Malformed):
+        read(WHOLE, kind=f"multipart/form-data; boundary={'y' * 60_000}")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\r\n" * 400_000 + WHOLE, WHOLE + b"x" * 800_000, b"".join(b"--" + BOUNDARY.encode() + b"\r\n" for _ in range(50_000))]
+)
+def test_bytes_without_end_beside_the_file_are_malformed(read: Callable[..., tuple[Form, bytes]], sent: bytes) -> None:
+    with pytest.raises(Malformed):
+        read(sent)
+
+
+def test_a_file_larger_than_what_may_stand_beside_it_is_taken(read: Callable[..., tuple[Form, bytes]]) -> None:
+    large = FILE * 200
+    assert read(body(*NAMES, part("file", large, "a.zip")), limit=len(large))[1] == large
+
+
+def test_a_field_with_a_nul_is_refused(read: Callable[..., tuple[Form, bytes]]) -> None:
+    with pytest.raises(Invalid) as refused:
+        read(body(*NAMES, part("description", b"a\0b"), part("file", FILE, "a.zip")))
+    assert refused.value.errors[0]["field"] == "description"
