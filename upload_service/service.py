@@ -27,7 +27,15 @@ SWEEP_EVERY_S = 60.0
 def process_builder(kernel: Kernel, runtime: Runtime, apps: Path, environments: Path, *, shared: bool) -> ProcessBuilder:
     """The builder for the process runtime."""
     cache = kernel.settings.data / "uv-cache"
-    return ProcessBuilder(runtime, kernel.settings.build, apps=apps, environments=environments, cache=cache, reserve_bytes=kernel.settings.upload.reserve_bytes, shared=shared)
+    return ProcessBuilder(
+        runtime,
+        kernel.settings.build,
+        apps=apps,
+        environments=environments,
+        cache=cache,
+        reserve_bytes=kernel.settings.upload.reserve_bytes,
+        shared=shared,
+    )
 
 
 def upload(kernel: Kernel, builder: ProcessBuilder, admit: Callable[[Digest], None]) -> Service:

@@ -49,7 +49,11 @@ class Staged:
                 "Leave out what the app does not need, or raise the setting upload.max_bytes.",
             )
         if shutil.disk_usage(self.path.parent).free - len(chunk) < self._reserve_bytes:
-            raise DiskFull("disk_full", "The disk's reserve is reached; nothing more is taken in.", "Delete models that are not needed, or free the disk.")
+            raise DiskFull(
+                "disk_full",
+                "The disk's reserve is reached; nothing more is taken in.",
+                "Delete models that are not needed, or free the disk.",
+            )
         self._hash.update(chunk)
         self._file.write(chunk)
 

@@ -73,7 +73,9 @@ class VersionFact:
 
 def version_fact(session: Session, version_id: str) -> VersionFact | None:
     """The facts of a version, whatever its state; None where its row is gone."""
-    found = session.execute(select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(VersionRow.id == version_id)).first()
+    found = session.execute(
+        select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(VersionRow.id == version_id)
+    ).first()
     if found is None:
         return None
     model, version = found

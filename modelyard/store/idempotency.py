@@ -46,7 +46,9 @@ class Idempotency:
             Invalid: `idempotency_key_invalid`.
         """
         if not 0 < len(key) <= KEY_LENGTH or not key.isascii() or not key.isprintable():
-            raise Invalid("idempotency_key_invalid", f"Idempotency-Key must be 1 to {KEY_LENGTH} printable ASCII characters.", "Send a UUID.")
+            raise Invalid(
+                "idempotency_key_invalid", f"Idempotency-Key must be 1 to {KEY_LENGTH} printable ASCII characters.", "Send a UUID."
+            )
         now = self._database.now()
         with self._database.write() as session:
             session.execute(delete(IdempotencyRow).where(IdempotencyRow.at < now - KEEP_S))
@@ -57,7 +59,12 @@ class Idempotency:
             elif row.answer is not None:
                 return None
             elif row.lease_until > now:
-                raise Conflict("in_flight", "A request with this Idempotency-Key is still being worked on.", "Wait, then send it again.", retry_after_s=1)
+                raise Conflict(
+                    "in_flight",
+                    "A request with this Idempotency-Key is still being worked on.",
+                    "Wait, then send it again.",
+                    retry_after_s=1,
+                )
             else:
                 row.fence, row.lease_until = row.fence + 1, now + self._lease_s
             return Claim(caller, route, key, row.fence)
@@ -78,7 +85,9 @@ class Idempotency:
         with self._database.read() as session:
             row = session.get_one(IdempotencyRow, (caller, route, key))
             if row.fingerprint != fingerprint or row.answer is None:
-                raise Invalid("idempotency_key_reused", "This Idempotency-Key was used for another request.", "Send a new key for a new request.")
+                raise Invalid(
+                    "idempotency_key_reused", "This Idempotency-Key was used for another request.", "Send a new key for a new request."
+                )
             return row.answer
 
     def release(self, claim: Claim) -> None:

@@ -316,7 +316,7 @@ def test_a_killed_platform_leaves_nothing(base, kind, scaled):
     write_app(base / "apps", token := f"kill-{os.getpid()}-{kind.replace(' ', '-')}")
     program = [sys.executable, "-c", PLATFORM.replace('"v1", "e1"', f'"{token}", "e1"'), str(base), token, kind]
     for seed in range(scaled(300)):
-        pick = random.Random(seed)  # noqa: S311 - a repeatable moment
+        pick = random.Random(seed)
         told = {"PYTHONPATH": os.pathsep.join(sys.path)}
         with subprocess.Popen([*program, str(seed)], stdout=subprocess.PIPE, env=told) as platform:
             assert platform.stdout is not None

@@ -100,7 +100,7 @@ def interleave(rng: random.Random, parts: list[Iterator[None]]) -> None:
 
 
 def play(seed: int, *, in_order: bool = True) -> World:
-    rng = random.Random(seed)  # noqa: S311 - a seed makes the failure repeatable
+    rng = random.Random(seed)
     world = World()
     if rng.random() < 0.7:
         world.routes.apply([route(RouteState.RUNNING)])

@@ -22,7 +22,9 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def speaks_web(path: Path) -> bool:
     inside = path.relative_to(ROOT).parts
-    return path.name in WEB_FILES and inside[:2] != ("modelyard", "runtime") or inside[0] == "gateway" or inside[:2] == ("modelyard", "web")
+    return (
+        (path.name in WEB_FILES and inside[:2] != ("modelyard", "runtime")) or inside[0] == "gateway" or inside[:2] == ("modelyard", "web")
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -36,7 +38,9 @@ def test_a_module_keeps_the_rules(path: Path) -> None:
     if not speaks_web(path):
         assert not names & {"fastapi", "starlette"}, "the web framework stays at the web's edge"
     if path.name != "settings.py":
-        assert not any(isinstance(node, ast.Attribute) and ast.unparse(node) == "os.environ" for node in ast.walk(tree)), "settings read the environment"
+        assert not any(isinstance(node, ast.Attribute) and ast.unparse(node) == "os.environ" for node in ast.walk(tree)), (
+            "settings read the environment"
+        )
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
