@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME ...]`: measures, writes `benchmarks/results`, and prints the table."""
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -24,9 +25,9 @@ def main(names: list[str]) -> int:
     good = True
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
         for name in names or BENCHMARKS:
-            began = time.monotonic()
+            began, load_before = time.monotonic(), os.getloadavg()[0]
             for result in BENCHMARKS[name](Path(folder, name), Path(folder, "uv-cache")):
-                write(result, RESULTS)
+                write(result, RESULTS, load_before)
                 good = good and not result.measured.errors and not result.measured.is_void
             sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]

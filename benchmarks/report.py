@@ -30,7 +30,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def as_json(result: Result, load_before: float) -> dict[str, Any]:
     """The result with every round's figures."""
     measured = result.measured
     run = measured.run
@@ -48,7 +48,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "what": result.what,
         "control": result.control,
         "target": result.target,
-        "machine": machine(),
+        "machine": {**machine(), "load_before": load_before},
         "rounds": len(run.rounds),
         "void": measured.is_void,
         "voided_runs": measured.voids,
@@ -59,10 +59,14 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def write(result: Result, folder: Path) -> None:
-    """Write the result's own file."""
+def write(result: Result, folder: Path, load_before: float) -> None:
+    """Write the result's own file.
+
+    Args:
+        load_before: What else the machine did: its runnable processes, on average over the minute before (getloadavg(3)).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{result.name}.json").write_text(json.dumps(_rounded(as_json(result)), indent=1) + "\n")
+    (folder / f"{result.name}.json").write_text(json.dumps(_rounded(as_json(result, load_before)), indent=1) + "\n")
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

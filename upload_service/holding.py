@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi.concurrency import run_in_threadpool
+from anyio.to_thread import run_sync
 
 from modelyard.store.idempotency import Claim
 from upload_service.receive import Receive, Request
@@ -21,7 +21,7 @@ async def held(receive: Receive, asked: Request) -> AsyncIterator[Claim | None]:
         Conflict: `in_flight`, another request holds the key.
         Invalid: `idempotency_key_invalid`.
     """
-    claim = await run_in_threadpool(receive.claim, asked)
+    claim = await run_sync(receive.claim, asked)
     if claim is None:
         yield None
         return
@@ -29,7 +29,7 @@ async def held(receive: Receive, asked: Request) -> AsyncIterator[Claim | None]:
     try:
         yield claim
     except BaseException:
-        await run_in_threadpool(receive.release, claim)
+        await run_sync(receive.release, claim)
         raise
     finally:
         keeper.cancel()
@@ -39,7 +39,7 @@ async def _renew(receive: Receive, claim: Claim) -> None:
     while True:
         await asyncio.sleep(receive.renew_every_s)
         try:
-            await run_in_threadpool(receive.renew, claim)
+            await run_sync(receive.renew, claim)
         except Exception:
             # The database may come back before the lease ends; the fence keeps the rows right if it does not.
             log.exception("claim not renewed", route=claim.route)
