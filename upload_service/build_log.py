@@ -29,17 +29,16 @@ class BuildLogs:
         self._database = database
         self._clock = clock
 
-    def append(self, build_id: str, fence: int, text: str) -> None:
-        """Add one line; beyond the most that are kept, or from a builder whose lease another has taken over, nothing."""
+    def append(self, build_id: str, fence: int, *texts: str) -> None:
+        """Add lines; beyond the most that are kept, or from a builder whose lease another has taken over, nothing."""
         with self._database.write() as session:
             build = session.get(BuildRow, build_id)
             if build is None or build.fence != fence:
                 return
             last = session.scalar(select(func.max(BuildLogRow.n)).where(BuildLogRow.build_id == build_id)) or 0
-            if last >= MOST_LINES:
-                return
-            shown = text if last + 1 < MOST_LINES else "... the log is longer than is kept"
-            session.add(BuildLogRow(build_id=build_id, n=last + 1, at=self._clock(), text=_printable(shown)))
+            for n, text in enumerate(texts[: MOST_LINES - last], last + 1):
+                shown = text if n < MOST_LINES else "... the log is longer than is kept"
+                session.add(BuildLogRow(build_id=build_id, n=n, at=self._clock(), text=_printable(shown)))
             ring_after_commit(session, doorbell.build_channel(build_id))
 
     def after(self, build_id: str, n: int) -> list[Line]:

@@ -10,8 +10,8 @@ from modelyard.domain.plan import Plan
 class Log(Protocol):
     """The log of one build, and the word that it must end."""
 
-    def __call__(self, line: str) -> None:
-        """Keep one line, without its newline, as it is printed."""
+    def __call__(self, *lines: str) -> None:
+        """Keep lines, without their newlines, as they are printed."""
 
     def check(self) -> None:
         """Return while the build may go on.
@@ -106,6 +106,12 @@ class Builder(Protocol):
 
     def remove(self, reference: str) -> int:
         """Remove what was built and return the bytes freed; unknown: 0. The caller has counted references."""
+
+    def sweep(self) -> int:
+        """Remove what a builder that died left half-built, and return how many; what is being built is left alone."""
+
+    def close(self) -> None:
+        """End every tool that runs."""
 
     def references(self) -> list[str]:
         """The references that exist, half-built ones not among them."""

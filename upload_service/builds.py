@@ -134,8 +134,8 @@ class _Run:
         self._ended = ended
         self.seconds: dict[str, float] = {}
 
-    def __call__(self, line: str) -> None:
-        self._logs.append(self._build.id, self._build.fence, line)
+    def __call__(self, *lines: str) -> None:
+        self._logs.append(self._build.id, self._build.fence, *lines)
 
     def check(self) -> None:
         """Raise where the build must end."""

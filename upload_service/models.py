@@ -1,6 +1,9 @@
 """What callers may see of models and builds: rows read, ownership checked, shown as bodies."""
 
-from modelyard.domain.errors import NotFound
+import base64
+
+from modelyard.domain.errors import Invalid, NotFound
+from modelyard.domain.ids import is_name
 from modelyard.domain.states import InstanceState, VersionState
 from modelyard.store import catalog
 from modelyard.store.database import Database
@@ -8,6 +11,20 @@ from modelyard.web.access import Principal, authorize
 from upload_service import repository, views
 from upload_service.receive import Receipt
 from upload_service.schemas import Build, Model, Models, Upload
+
+
+def _cursor_of(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def _name_of(cursor: str) -> str:
+    try:
+        name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        name = " "
+    if cursor and not is_name(name):
+        raise Invalid("cursor_invalid", "This cursor was not given out here.", "Begin without one, then follow `Link: rel=next`.")
+    return name
 
 
 class ModelViews:
@@ -25,11 +42,17 @@ class ModelViews:
             authorize(caller, found.model.owner)
             return views.upload(found, duplicate=True if receipt.duplicate else None)
 
-    def of(self, caller: Principal, owner: str) -> Models:
-        """The owner's models."""
+    def of(self, caller: Principal, owner: str, limit: int, cursor: str) -> tuple[Models, str]:
+        """One page of the owner's models, and the cursor of the next; empty where this is the last.
+
+        Raises:
+            Invalid: `cursor_invalid`.
+        """
         authorize(caller, owner)
         with self._database.read() as session:
-            return Models(models=[views.upload(found) for found in repository.by_owner(session, owner)])
+            found = repository.by_owner(session, owner, _name_of(cursor), limit + 1)
+            page = found[:limit]
+            return Models(models=[views.upload(each) for each in page]), _cursor_of(page[-1].model.name) if len(found) > limit else ""
 
     def one(self, caller: Principal, owner: str, name: str) -> Model:
         """One model with its versions."""

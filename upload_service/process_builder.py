@@ -34,7 +34,9 @@ class ProcessBuilder:
 
     runtime_name = "process"
 
-    def __init__(self, runtime: Runtime, settings: BuildSettings, *, apps: Path, environments: Path, cache: Path, reserve_bytes: int, shared: bool) -> None:
+    def __init__(
+        self, runtime: Runtime, settings: BuildSettings, *, apps: Path, environments: Path, cache: Path, reserve_bytes: int, shared: bool
+    ) -> None:
         python = Path(own_interpreter())
         self._runtime = runtime
         self._apps = apps
@@ -62,7 +64,9 @@ class ProcessBuilder:
 
     def _check_room(self, size_bytes: int) -> None:
         if shutil.disk_usage(self._apps).free - size_bytes < self._reserve_bytes:
-            raise BuildError("disk_full", "Unpacking it would eat into the disk's reserve.", "Delete models that are not needed, or free the disk.")
+            raise BuildError(
+                "disk_full", "Unpacking it would eat into the disk's reserve.", "Delete models that are not needed, or free the disk."
+            )
 
     def lock(self, plan: Plan, log: Log) -> str:
         """The lock of the plan's requirements and its server."""
@@ -98,8 +102,7 @@ class ProcessBuilder:
             raise BuildCancelledError from error
         except NeverReadyError as error:
             output = self._runtime.logs(name, SHOWN_BYTES).decode("utf-8", "replace")
-            for line in output.splitlines():
-                log(f"app: {line}")
+            log(*(f"app: {line}" for line in output.splitlines()))
             raise _never_ready(error, plan, output) from error
         except (NoSuchInstanceError, StartError) as error:
             raise BuildError("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.") from error
@@ -127,6 +130,10 @@ class ProcessBuilder:
     def code(self) -> list[str]:
         """The versions whose code lies here."""
         return sorted({path.name.removesuffix(NEW) for path in self._apps.iterdir()})
+
+    def sweep(self) -> int:
+        """Remove half-built environments."""
+        return self.environments.sweep()
 
     def close(self) -> None:
         """End the tools."""

@@ -87,16 +87,17 @@ def by_build(session: Session, build_id: str) -> Versioned | None:
     return Versioned(session.get_one(ModelRow, version.model_id), version, build)
 
 
-def by_owner(session: Session, owner: str) -> list[Versioned]:
-    """The newest version of each of the owner's models, by name."""
+def by_owner(session: Session, owner: str, after: str, limit: int) -> list[Versioned]:
+    """The newest version of each of the owner's models, by name: at most `limit`, behind the name `after`."""
     newest = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state.not_in(GONE))
     top = newest.group_by(VersionRow.model_id).subquery()
     rows = session.execute(
         select(ModelRow, VersionRow)
         .join(VersionRow, VersionRow.model_id == ModelRow.id)
         .join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
-        .where(ModelRow.owner == owner)
+        .where(ModelRow.owner == owner, ModelRow.name > after)
         .order_by(ModelRow.name)
+        .limit(limit)
     ).all()
     return [Versioned(model, version, newest_build(session, version.id)) for model, version in rows]
 

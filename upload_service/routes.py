@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -25,7 +25,7 @@ from upload_service.schemas import Build, Deleted, LogLine, Model, Models, Uploa
 from upload_service.waiting import Waiting
 
 MOST_WAIT_S = 300
-DELETE_WAIT_S = 10.0
+MOST_LISTED = 100
 _LINE = re.compile(r"[0-9]{1,9}")
 _TEXT = {"type": "string"}
 _UPLOAD_FORM = {
@@ -50,6 +50,7 @@ class Doors:
     models: ModelViews
     deletions: Deletions
     waiting: Waiting
+    delete_wait_s: float
 
 
 async def take_upload(doors: Doors, request: Request, caller: Principal, key: str | None) -> Receipt:
@@ -92,9 +93,18 @@ def _upload_routes(router: APIRouter, doors: Doors) -> None:
 
 def _model_routes(router: APIRouter, doors: Doors) -> None:
     @router.get("/models/{username}", dependencies=[requires(Action.READ)])
-    def list_models(username: str, caller: Caller) -> Models:
-        """The user's models, the newest upload of each."""
-        return doors.models.of(caller, username)
+    def list_models(
+        response: Response,
+        username: str,
+        caller: Caller,
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+        cursor: str = "",
+    ) -> Models:
+        """The user's models by name, the newest upload of each; `Link: rel="next"` leads on where there are more."""
+        listed, following = doors.models.of(caller, username, limit, cursor)
+        if following:
+            response.headers["link"] = f'</models/{username}?limit={limit}&cursor={following}>; rel="next"'
+        return listed
 
     @router.get("/models/{username}/{model_name}", dependencies=[requires(Action.READ)])
     def show_model(username: str, model_name: str, caller: Caller) -> Model:
@@ -146,7 +156,7 @@ async def _deleted(doors: Doors, begun: Deletion) -> Response:
         seen = doors.deletions.look(begun.id, begun.version_ids)
         return seen if seen.done else None
 
-    ended = await doors.waiting.until(INSTANCES, look, DELETE_WAIT_S)
+    ended = await doors.waiting.until(INSTANCES, look, doors.delete_wait_s)
     told = ended or begun
     body = Deleted(
         id=told.id,

@@ -8,6 +8,7 @@ from modelyard.run.service import Kernel, Loop, Service
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import doorbell
 from upload_service.build_log import BuildLogs
+from upload_service.builders import Builder
 from upload_service.builds import Builds
 from upload_service.claims import Claims
 from upload_service.deletion import Deletions
@@ -38,7 +39,7 @@ def process_builder(kernel: Kernel, runtime: Runtime, apps: Path, environments: 
     )
 
 
-def upload(kernel: Kernel, builder: ProcessBuilder, admit: Callable[[Digest], None]) -> Service:
+def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) -> Service:
     """The upload role: receives and checks zips, shows models and builds, deletes, sweeps orphans."""
     settings, database = kernel.settings, kernel.database
     ceilings = Ceilings(**settings.ceilings.model_dump())
@@ -50,13 +51,14 @@ def upload(kernel: Kernel, builder: ProcessBuilder, admit: Callable[[Digest], No
         ModelViews(database),
         deletions,
         Waiting(database, kernel.bell, logs, kernel.stopping),
+        settings.upload.delete_wait_s,
     )
-    sweeper = Sweeper(database, kernel.blobs, builder, builder.environments.sweep, settings.upload.staging_grace_s)
+    sweeper = Sweeper(database, kernel.blobs, builder, settings.upload.staging_grace_s)
     loops = [Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S), Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S)]
     return Service("upload", "upload_service", routers=[routes(doors), pages(doors)], loops=loops, ready={"database": database.ready})
 
 
-def builder_role(kernel: Kernel, builder: ProcessBuilder, *, alone: bool) -> Service:
+def builder_role(kernel: Kernel, builder: Builder, *, alone: bool) -> Service:
     """The builder role: claims builds and runs them; it answers nobody.
 
     Args:
@@ -66,6 +68,8 @@ def builder_role(kernel: Kernel, builder: ProcessBuilder, *, alone: bool) -> Ser
     claims = Claims(kernel.database, lease_s, kernel.clock)
     if alone:
         claims.expire_all()
-    builds = Builds(claims, builder, kernel.blobs, BuildLogs(kernel.database, kernel.clock), kernel.stopping.is_set, lease_s / 3)
+    builds = Builds(
+        claims, builder, kernel.blobs, BuildLogs(kernel.database, kernel.clock), kernel.stopping.is_set, min(lease_s / 3, LOOK_EVERY_S)
+    )
     loop = Loop("builds", builds.step, doorbell.BUILDS, LOOK_EVERY_S, threads=kernel.settings.build.concurrency)
     return Service("builder", loops=[loop], close=builder.close)

@@ -1,7 +1,6 @@
 """Removes what a crash left behind: files and folders that no row names."""
 
 import time
-from collections.abc import Callable
 
 import structlog
 from sqlalchemy import select
@@ -21,22 +20,18 @@ class Sweeper:
     """Level-triggered: compares what lies there with the rows, whatever happened before.
 
     Args:
-        sweep_half_built: Removes environments that a dead builder left half-built, and returns how many.
         grace_s: Seconds after which a staging file that nobody writes to is abandoned.
     """
 
-    def __init__(
-        self, database: Database, blobs: FolderBlobs, builder: Builder, sweep_half_built: Callable[[], int], grace_s: float
-    ) -> None:
+    def __init__(self, database: Database, blobs: FolderBlobs, builder: Builder, grace_s: float) -> None:
         self._database = database
         self._blobs = blobs
         self._builder = builder
-        self._sweep_half_built = sweep_half_built
         self._grace_s = grace_s
 
     def step(self) -> bool:
         """Sweep once."""
-        removed = self._blobs.sweep_staging(self._grace_s, time.time()) + self._sweep_half_built()
+        removed = self._blobs.sweep_staging(self._grace_s, time.time()) + self._builder.sweep()
         # Each listing comes before its rows are read under the write lock: what is new in between is not in the listing.
         digests, references, code = list(self._blobs.digests()), self._builder.references(), self._builder.code()
         with self._database.write() as session:

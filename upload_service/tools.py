@@ -103,19 +103,22 @@ class _Lines:
     def feed(self, chunk: bytes) -> None:
         self._rest += chunk
         *whole, self._rest = self._rest.split(b"\n")
-        for line in whole:
-            self._take(line)
+        self._take(whole)
 
     def end(self) -> None:
         if self._rest:
-            self._take(self._rest)
+            self._take([self._rest])
 
-    def _take(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        self._size += len(text) + 1
-        if self._size <= MOST_OUTPUT_BYTES:
-            self.kept.append(text + "\n")
-            self._log(text)
+    def _take(self, lines: list[bytes]) -> None:
+        taken = []
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip("\r")
+            self._size += len(text) + 1
+            if self._size <= MOST_OUTPUT_BYTES:
+                taken.append(text)
+        self.kept += [f"{text}\n" for text in taken]
+        if taken:
+            self._log(*taken)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -49,6 +49,8 @@ class UploadSettings(_Part):
     """Bytes that stay free on the data folder's disk; below it uploads get 507."""
     claim_lease_s: float = Field(default=30.0, gt=0)
     """Seconds that an upload holds its Idempotency-Key after its process has died."""
+    delete_wait_s: float = Field(default=10.0, ge=0)
+    """Seconds that a deletion waits for its end before it answers 202."""
     staging_grace_s: float = Field(default=900.0, gt=0)
     """Seconds after which a staging file that nobody writes to is removed."""
 

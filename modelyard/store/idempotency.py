@@ -3,6 +3,7 @@
 After the IETF draft "The Idempotency-Key HTTP Header Field" (draft-ietf-httpapi-idempotency-key-header-07).
 """
 
+import secrets
 from dataclasses import dataclass
 
 from sqlalchemy import delete
@@ -19,7 +20,7 @@ KEY_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to do the work of one key; a later claim of the same key has a higher fence."""
+    """The right to do the work of one key; a later claim of the same key has another fence, also after a release."""
 
     caller: str
     route: str
@@ -54,7 +55,9 @@ class Idempotency:
             session.execute(delete(IdempotencyRow).where(IdempotencyRow.at < now - KEEP_S))
             row = session.get(IdempotencyRow, (caller, route, key))
             if row is None:
-                row = IdempotencyRow(caller=caller, route=route, key=key, fence=1, lease_until=now + self._lease_s, at=now)
+                row = IdempotencyRow(
+                    caller=caller, route=route, key=key, fence=secrets.randbits(30), lease_until=now + self._lease_s, at=now
+                )
                 session.add(row)
             elif row.answer is not None:
                 return None

@@ -3,7 +3,6 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Self
 
 from modelyard.domain.plan import Plan
 from upload_service.builders import Boot, Built, Log, Source
@@ -29,11 +28,6 @@ class FakeBuilder:
         self.half_built = 0
         self._code: set[str] = set()
         self._built: set[str] = set()
-
-    @property
-    def environments(self) -> Self:
-        """Where half-built environments are swept: this builder itself."""
-        return self
 
     def unpack(self, source: Source, plan: Plan, log: Log) -> None:
         """Note the version's code."""

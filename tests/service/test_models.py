@@ -92,3 +92,19 @@ def test_the_description_of_all_calls_names_the_upload_s_form(stage: Stage) -> N
     assert {"/models/{username}", "/models/{username}/{model_name}", "/models/{upload_id}", "/builds/{build_id}/log", "/health"} <= set(
         told["paths"]
     )
+
+
+def test_a_long_list_is_walked_page_by_page(stage: Stage) -> None:
+    names = [f"model-{n}" for n in range(5)]
+    for name in names:
+        stage.ready(name, content=app_zip(name))
+    seen, path = [], "/models/ada?limit=2"
+    while path:
+        answer = stage.http.get(path)
+        assert len(answer.json()["models"]) <= 2
+        seen += [each["model_name"] for each in answer.json()["models"]]
+        path = answer.links["next"]["url"] if "link" in answer.headers else ""
+    assert seen == names
+    assert stage.http.get("/models/ada").json()["models"][-1]["model_name"] == names[-1]
+    for wrong in ("limit=0", "limit=101", "cursor=%21", "cursor=QQ"):
+        assert stage.http.get(f"/models/ada?{wrong}").status_code == 422
