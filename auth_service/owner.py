@@ -11,6 +11,7 @@ from modelyard.domain.ids import new_id
 
 FILE = "owner.token"
 USERNAME = "owner"
+MOST_BYTES = 1024
 
 
 def owner_key(folder: Path) -> ApiKey:
@@ -23,9 +24,10 @@ def owner_key(folder: Path) -> ApiKey:
     # Two processes may start at once on an empty folder: the link, not the write, decides whose key it is.
     if not path.exists():
         _write(path, new_key())
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
         raise Invalid("owner_token_unsafe", f"Other users of this machine can read {path}.", f"Run: chmod 600 {path}")
-    key = parse_key(path.read_text().strip())
+    key = parse_key(path.read_bytes()[:MOST_BYTES].decode("ascii", "replace").strip())
     if key is None:
         raise Invalid("owner_token_broken", f"{path} holds no key.", "Remove the file; the next start writes a new key.")
     return key

@@ -4,8 +4,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from modelyard.runtime.routes import Route, RouteChange, RouteRemoved, RouteState, RouteStats
+
+T = TypeVar("T")
 
 Key = tuple[str, str]
 """Owner and model name: what a call knows before any route is read."""
@@ -34,9 +37,12 @@ class FrontDoorRoutes:
         self._keys: dict[str, Key] = {}
         self._absent: dict[Key, float] = {}
         self._in_flight: dict[Key, int] = {}
+        self._undirected: dict[Key, int] = {}
+        self._directed: dict[str, int] = {}
         self._ended: dict[Key, float] = {}
         self._calls: dict[str, int] = {}
         self._dropped: deque[tuple[str, int]] = deque()
+        self._tell: Callable[[], object] | None = None
 
     # --- what the runner calls, from any thread
 
@@ -85,14 +91,28 @@ class FrontDoorRoutes:
         ended = self._began if key is None else self._ended.get(key, self._began)
         return RouteStats(in_flight, 0.0 if in_flight else max(0.0, self._clock() - ended), calls)
 
+    def calls_to(self, model_id: str, instance: str) -> int:
+        """See `Routes.calls_to`."""
+        key = self._keys.get(model_id)
+        # The undirected are read first: a call is counted as directed before it stops being undirected.
+        undirected = 0 if key is None else self._undirected.get(key, 0)
+        return undirected + self._directed.get(instance, 0)
+
     # --- what the door calls, on its event loop alone
 
     def enter(self, key: Key) -> None:
         """Count a call in; it must come before `find`."""
+        self._undirected[key] = self._undirected.get(key, 0) + 1
         self._in_flight[key] = self._in_flight.get(key, 0) + 1
 
-    def leave(self, key: Key) -> None:
-        """Count a call out, once for each `enter`."""
+    def direct(self, key: Key, before: str, instance: str) -> None:
+        """Note that a call goes to this instance; `before` is the one that it was directed to, empty for none yet."""
+        self._directed[instance] = self._directed.get(instance, 0) + 1
+        self._less(self._directed, before) if before else self._less(self._undirected, key)
+
+    def leave(self, key: Key, directed: str = "") -> None:
+        """Count a call out, once for each `enter`; `directed` is the instance that it went to."""
+        self._less(self._directed, directed) if directed else self._less(self._undirected, key)
         left = self._in_flight[key] - 1
         known = key in self._routes
         if known:
@@ -102,6 +122,12 @@ class FrontDoorRoutes:
         else:  # else every name that anybody asks for would stay in memory
             del self._in_flight[key]
             self._ended.pop(key, None)
+
+    @staticmethod
+    def _less(counts: dict[T, int], of: T) -> None:
+        counts[of] -= 1
+        if not counts[of]:  # no name stays in memory for having been asked for once
+            del counts[of]
 
     def find(self, key: Key) -> Route | None:
         """The route as the runner wrote it last; None: ask the runner."""
@@ -134,6 +160,10 @@ class FrontDoorRoutes:
                 self._absent.clear()
             self._absent[key] = self._clock() + self._absent_s
 
+    def on_drop(self, tell: Callable[[], object]) -> None:
+        """Have this called, from any thread, whenever `dropped` has something: a server lingers for connections that stay open."""
+        self._tell = tell
+
     def dropped(self) -> list[tuple[str, int]]:
         """The (instance, start) pairs that lost their running route since the last call of this."""
         gone: list[tuple[str, int]] = []
@@ -147,3 +177,5 @@ class FrontDoorRoutes:
         way_in = (before.instance, before.start)
         if after is None or after.state is not RouteState.RUNNING or way_in != (after.instance, after.start):
             self._dropped.append(way_in)
+            if self._tell is not None:
+                self._tell()

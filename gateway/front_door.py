@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
@@ -35,6 +36,14 @@ P = TypeVar("P", bound=Principal)
 
 
 @dataclass(slots=True)
+class _Passage:
+    """Where a call that was counted in has been directed; empty while that is open."""
+
+    key: Key
+    instance: str = ""
+
+
+@dataclass(slots=True)
 class _Call:
     """One call on its way through the door."""
 
@@ -43,6 +52,7 @@ class _Call:
     send: Send
     inbound: Inbound
     route: Route
+    passage: _Passage
     timings: Mapping[str, float]
     woken: bool = False
 
@@ -68,6 +78,7 @@ class FrontDoor(Generic[P]):
         self._may_call = may_call
         self._settings = settings
         self._upstream = Upstream(activation, settings)
+        self._listens = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call.
@@ -81,18 +92,23 @@ class FrontDoor(Generic[P]):
         target = parse_target(scope["raw_path"])
         _check_call(scope)
         key = (target.owner, target.name)
+        passage = _Passage(key)
         self._routes.enter(key)  # before the route is read: a freeze that follows sees this call
         try:
             route = self._routes.find(key) or await self._look_up(key)
             if route is None or not self._may_call(scope["state"]["principal"], route):
                 raise NotFound
-            await self._serve(scope, receive, send, target, route)
+            await self._serve(scope, receive, send, target, route, passage)
         finally:
-            self._routes.leave(key)
+            self._routes.leave(key, passage.instance)
 
     def close(self) -> None:
         """Close idle connections; call it on the door's event loop, once no call is on its way."""
         self._upstream.close()
+
+    def _drop(self) -> None:
+        for instance, start in self._routes.dropped():
+            self._upstream.drop(instance, start)
 
     async def _look_up(self, key: Key) -> Route | None:
         if self._routes.is_absent(key):
@@ -102,16 +118,18 @@ class FrontDoor(Generic[P]):
         self._routes.learn(key, route, changes)
         return route
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, target: Target, route: Route) -> None:
-        for instance, start in self._routes.dropped():
-            self._upstream.drop(instance, start)
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, target: Target, route: Route, passage: "_Passage") -> None:
+        if not self._listens:
+            self._listens = True
+            self._routes.on_drop(partial(asyncio.get_running_loop().call_soon_threadsafe, self._drop))
+        self._drop()
         with anyio.CancelScope() as until_caller_leaves:
             inbound = Inbound(
                 scope, receive, max_bytes=route.max_body_bytes, stall_s=self._settings.stall_s, end_call=until_caller_leaves.cancel
             )
             reading = asyncio.create_task(inbound.run())
             try:
-                await self._answer(_Call(scope, target, send, inbound, route, {}))
+                await self._answer(_Call(scope, target, send, inbound, route, passage, {}))
             finally:
                 reading.cancel()
         if until_caller_leaves.cancelled_caught and inbound.failure is not None:
@@ -163,6 +181,7 @@ class FrontDoor(Generic[P]):
         """
         new = False
         while True:
+            self._direct(call)
             try:
                 wire = await self._upstream.take(call.route, new=new)
             except InstanceGoneError:
@@ -178,6 +197,11 @@ class FrontDoor(Generic[P]):
                 if new or not wire.reused or call.scope["method"] not in _IDEMPOTENT or not call.inbound.is_repeatable:
                     raise _gone() from None
                 new = True
+
+    def _direct(self, call: _Call) -> None:
+        if call.passage.instance != call.route.instance:
+            self._routes.direct(call.passage.key, call.passage.instance, call.route.instance)
+            call.passage.instance = call.route.instance
 
     async def _ask(self, call: _Call, wire: PooledWire) -> Head:
         try:

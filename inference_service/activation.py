@@ -2,9 +2,12 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
 
 import structlog
 
@@ -19,6 +22,12 @@ from modelyard.store import catalog
 from modelyard.store.database import Database
 
 log = structlog.get_logger(__name__)
+
+
+STARTERS = 64
+"""Threads that wait for apps to boot; how many boot in earnest at once is a setting."""
+SLOT_S = 5.0
+"""An app that boots for longer than this waits for something else than the processor: another may start beside it."""
 
 
 class Starter:
@@ -39,7 +48,8 @@ class Starter:
         self._hold_s = hold_s
         self._starts: dict[str, asyncio.Future[Activated]] = {}
         self._phases: dict[str, str] = {}
-        self._starters = ThreadPoolExecutor(starts_at_once, thread_name_prefix="start")
+        self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="start")
+        self._slots = threading.Semaphore(starts_at_once)
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="lookup")
 
     async def lookup(self, owner: str, name: str) -> Route | None:
@@ -84,9 +94,14 @@ class Starter:
             log.info("start failed", model=model_id, error=str(error))
 
     def _start(self, model_id: str, asked_at: float) -> Activated:
-        with self._lifecycle.held(model_id, wait=True):
+        with self._lifecycle.held(model_id, wait=True), _Slot(self._slots) as slot:
             waited = time.monotonic() - asked_at
-            began = self._lifecycle.start(model_id, lambda phase: self._phases.__setitem__(model_id, phase))
+
+            def phase(name: str) -> None:
+                self._phases[model_id] = name
+                slot.look()
+
+            began = self._lifecycle.start(model_id, phase)
             return Activated(began.route, {"queue": waited, **began.timings}) if began.timings else began
 
     def _lookup(self, owner: str, name: str) -> Route | None:
@@ -96,3 +111,30 @@ class Starter:
                 return None
             running = catalog.instance_state(session, version.version_id) is InstanceState.RUNNING
         return route(version, self._instances.where(version), RouteState.RUNNING) if running else cold_route(version)
+
+
+class _Slot:
+    """One of the starts that may run at once; given back at the end, or after `SLOT_S`."""
+
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots = slots
+        self._until = 0.0
+        self._has = False
+
+    def __enter__(self) -> Self:
+        self._slots.acquire()
+        self._has, self._until = True, time.monotonic() + SLOT_S
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._give_back()
+
+    def look(self) -> None:
+        """Give it back where it was held for long enough."""
+        if time.monotonic() > self._until:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._has:
+            self._has = False
+            self._slots.release()

@@ -1,9 +1,11 @@
 """Freezes and stops what nobody calls, each model by its own times."""
 
 import time
+from functools import partial
 
 from inference_service import repository
 from inference_service.lifecycle import Lifecycle
+from inference_service.workers import Workers
 from modelyard.domain.states import InstanceState
 from modelyard.runtime.routes import Routes
 from modelyard.store import catalog
@@ -14,17 +16,16 @@ from modelyard.store.database import Database
 class Idling:
     """Looks at what runs, and asks the door when it was last called."""
 
-    def __init__(self, database: Database, routes: Routes, lifecycle: Lifecycle) -> None:
+    def __init__(self, database: Database, routes: Routes, lifecycle: Lifecycle, workers: Workers) -> None:
         self._database = database
         self._routes = routes
         self._lifecycle = lifecycle
+        self._workers = workers
 
     def step(self) -> bool:
         """Look once."""
         for version in self._resting():
-            with self._lifecycle.held(version.model_id, wait=False) as got:
-                if got:
-                    self._rest(version)
+            self._workers.begin(version.model_id, partial(self._rest, version))
         return False
 
     def _resting(self) -> list[ServingVersion]:
@@ -34,6 +35,11 @@ class Idling:
         return [version for version in versions if version is not None]
 
     def _rest(self, version: ServingVersion) -> None:
+        with self._lifecycle.held(version.model_id, wait=False) as got:
+            if got:
+                self._rest_held(version)
+
+    def _rest_held(self, version: ServingVersion) -> None:
         with self._database.read() as session:
             row = repository.find(session, version.version_id)
         if row is None or row.state not in {InstanceState.RUNNING, InstanceState.FROZEN}:

@@ -19,7 +19,11 @@ from modelyard.store.catalog import ServingVersion, VersionFact
 from modelyard.store.database import Database
 
 Phase = Callable[[str], None]
-"""Is told each phase of a start: `create`, `boot`, `ready`."""
+"""Is told each phase of a start: `create`, `boot` (again and again while it boots), `ready`."""
+
+
+LOOK_EVERY_S = 0.5
+"""Between two looks whether a version that boots was deleted."""
 
 
 class Lifecycle:
@@ -75,7 +79,8 @@ class Lifecycle:
                 self._instances.thawed(_fact(version))
                 timings = {"thaw": time.monotonic() - began}
             case _:
-                self._check_up(version)
+                if not self._is_up(version):
+                    return self.start(model_id, phase)
                 timings = {}
         live = route(version, self._instances.where(version), RouteState.RUNNING)
         self._routes.apply([live])
@@ -98,33 +103,50 @@ class Lifecycle:
         self._routes.apply([cold_route(version)])
         return True
 
+    def replace(self, fact: VersionFact) -> None:
+        """Start what serves now and give it the route, so that no new call reaches the old version; the caller holds the model."""
+        with self._database.read() as session:
+            serving = catalog.serving_by_id(session, fact.model_id)
+        if serving is not None and serving.version_id != fact.version_id:
+            self.start(fact.model_id, lambda _phase: None)
+
     def stop_replaced(self, fact: VersionFact) -> None:
         """Stop what serves no more; the caller holds the model and saw it drained."""
         self._end(fact, ExitReason.REPLACED)
 
-    def remove_route(self, fact: VersionFact) -> None:
-        """Take the route of a deleted version from the door, unless another version has it; the caller holds the model."""
+    def leave_route(self, fact: VersionFact) -> None:
+        """Let no route lead to a deleted version; the caller holds the model."""
         with self._database.read() as session:
             serving = catalog.serving_by_id(session, fact.model_id)
-        self._routes.apply([cold_route(serving) if serving else RouteRemoved(fact.model_id, fact.owner, fact.name)])
+            running = catalog.instance_state(session, serving.version_id) is InstanceState.RUNNING if serving else False
+        if serving is None:
+            self._routes.apply([RouteRemoved(fact.model_id, fact.owner, fact.name)])
+        elif running:
+            self._routes.apply([route(serving, self._instances.where(serving), RouteState.RUNNING)])
+        else:
+            self._routes.apply([cold_route(serving)])
 
     def retire(self, fact: VersionFact) -> None:
         """End what is left of a deleted version, and say so; the caller holds the model and took its route away."""
         name = instance_name(fact.version_id)
         self._end(fact, ExitReason.DELETED)
         self._runtime.remove(name)
+        self._runtime.forget_logs(name)
         self._instances.retire(fact)
 
-    def _check_up(self, version: ServingVersion) -> None:
-        # The row says that it runs; the reconciler may not have seen yet that it does not.
+    def _is_up(self, version: ServingVersion) -> bool:
+        """Whether what the row says runs does so: the reconciler may not have seen yet that it ended, or ended with its runner."""
         name = instance_name(version.version_id)
         actual = next((each for each in self._runtime.actual() if each.name == name), None)
-        if actual is None or actual.state is not ActualState.RUNNING:
-            reason = (actual.reason if actual else None) or ExitReason.CRASHED
-            detail = actual.detail if actual else ""
+        if actual is None:
+            self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE)
+            return False
+        if actual.state is ActualState.EXITED:
+            reason = actual.reason or ExitReason.CRASHED
             self._routes.apply([cold_route(version)])
-            wait_s = self._instances.crashed(_fact(version), reason, detail)
-            raise failed(reason, detail, wait_s)
+            wait_s = self._instances.crashed(_fact(version), reason, actual.detail)
+            raise failed(reason, actual.detail, wait_s)
+        return True
 
     def _close(self, version: ServingVersion) -> bool:
         # The route is written before in-flight is read, and the door counts a call before it reads the route: either the
@@ -141,6 +163,20 @@ class Lifecycle:
             self._runtime.stop(instance_name(fact.version_id), self._grace_s)
         self._instances.stopped(fact, reason)
 
+    def _given_up(self, version: ServingVersion, phase: Phase) -> Callable[[], bool]:
+        looked_at = time.monotonic()
+
+        def given_up() -> bool:
+            nonlocal looked_at
+            phase("boot")
+            if time.monotonic() - looked_at < LOOK_EVERY_S:
+                return self._stopping()
+            looked_at = time.monotonic()
+            with self._database.read() as session:
+                return self._stopping() or catalog.ready_version(session, version.version_id) is None
+
+        return given_up
+
     def _boot(self, version: ServingVersion, phase: Phase) -> dict[str, float]:
         name = instance_name(version.version_id)
         spec = InstanceSpec(name, Role.APP, version.version_id, version.reference, version.plan, f"{version.owner}/{version.name}")
@@ -151,7 +187,9 @@ class Lifecycle:
             start = self._runtime.start(name)
             marks.append(time.monotonic())
             phase("boot")
-            address = wait_ready(self._runtime, name, start, version.plan, version.plan.limits.start_deadline_s, self._stopping)
+            address = wait_ready(
+                self._runtime, name, start, version.plan, version.plan.limits.start_deadline_s, self._given_up(version, phase)
+            )
             marks.append(time.monotonic())
         except NeverReadyError as error:
             self._runtime.stop(name, 0)

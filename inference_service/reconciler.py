@@ -5,6 +5,7 @@ raises, and nothing is touched.
 """
 
 import time
+from functools import partial
 
 import structlog
 
@@ -12,6 +13,7 @@ from inference_service import repository
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
 from inference_service.routing import cold_route
+from inference_service.workers import Workers
 from modelyard.domain.states import ExitReason, VersionState
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Actual, ActualState, Role, Runtime
@@ -29,12 +31,15 @@ log = structlog.get_logger(__name__)
 class Reconciler:
     """Ends what is not wanted, records what ended by itself, retires what is deleted."""
 
-    def __init__(self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, lifecycle: Lifecycle, workers: Workers
+    ) -> None:
         self._database = database
         self._runtime = runtime
         self._routes = routes
         self._instances = instances
         self._lifecycle = lifecycle
+        self._workers = workers
         self._draining: dict[str, float] = {}
 
     def step(self) -> bool:
@@ -53,7 +58,7 @@ class Reconciler:
             if fact is not None and fact.state is VersionState.READY:
                 self._reconcile(row, fact, actual.get(row.name))
         for fact in deleted:
-            self._retire(fact)
+            self._workers.begin(fact.model_id, partial(self._retire, fact))
         self._remove_strangers(actual)
         self._forget_retired()
         return False
@@ -69,14 +74,22 @@ class Reconciler:
             elif actual.state is ActualState.EXITED:
                 self._cool(fact)
                 self._instances.crashed(fact, actual.reason or ExitReason.CRASHED, actual.detail)
-            elif not row.wanted and self._is_drained(fact):
+            elif not row.wanted:
+                self._workers.begin(fact.model_id, partial(self._replace, fact))
+
+    def _replace(self, fact: VersionFact) -> None:
+        with self._lifecycle.held(fact.model_id, wait=True):
+            if fact.version_id not in self._draining:
+                self._lifecycle.replace(fact)
+            if self._is_drained(fact):
                 self._lifecycle.stop_replaced(fact)
 
     def _retire(self, fact: VersionFact) -> None:
         with self._lifecycle.held(fact.model_id, wait=False) as got:
             if not got:
                 return
-            self._lifecycle.remove_route(fact)
+            if fact.version_id not in self._draining:
+                self._lifecycle.leave_route(fact)
             if self._is_drained(fact):
                 self._lifecycle.retire(fact)
                 log.info("retired", model=f"{fact.owner}/{fact.name}", version=fact.number)
@@ -93,10 +106,12 @@ class Reconciler:
             return now is not None and (now.state, now.start) == (row.state, row.start)
 
     def _is_drained(self, fact: VersionFact) -> bool:
+        """Whether no call will reach this version any more, or its calls had long enough; its route has left it before."""
         since = self._draining.setdefault(fact.version_id, time.monotonic())
-        drained = not self._routes.stats(fact.model_id).in_flight or time.monotonic() - since >= DRAIN_S
+        left = self._routes.calls_to(fact.model_id, repository.instance_name(fact.version_id))
+        drained = not left or time.monotonic() - since >= DRAIN_S
         if drained:
-            del self._draining[fact.version_id]
+            self._draining.pop(fact.version_id, None)
         return drained
 
     def _remove_strangers(self, actual: dict[str, Actual]) -> None:

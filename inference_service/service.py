@@ -8,6 +8,7 @@ from inference_service.idling import Idling
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
 from inference_service.reconciler import Reconciler
+from inference_service.workers import Workers
 from modelyard.bus.bus import Bus
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.runtime.routes import Routes
@@ -36,8 +37,9 @@ def runner(kernel: Kernel, runtime: Runtime, routes: Routes) -> Runner:
     instances = Instances(database, kernel.clock)
     lifecycle = Lifecycle(database, runtime, routes, instances, settings.grace_s, kernel.stopping.is_set)
     starter = Starter(database, runtime, lifecycle, instances, settings.hold_s, settings.starts_at_once)
-    reconciler = Reconciler(database, runtime, routes, instances, lifecycle)
-    idling = Idling(database, routes, lifecycle)
+    workers = Workers()
+    reconciler = Reconciler(database, runtime, routes, instances, lifecycle, workers)
+    idling = Idling(database, routes, lifecycle, workers)
     loops = [
         Loop("reconcile", reconciler.step, doorbell.INSTANCES, settings.look_every_s),
         Loop("idle", idling.step, "idle", settings.look_every_s),
@@ -45,6 +47,7 @@ def runner(kernel: Kernel, runtime: Runtime, routes: Routes) -> Runner:
 
     def close() -> None:
         starter.close()
+        workers.close()
         runtime.close()
 
     return Runner(Service("runner", loops=loops, close=close), starter)

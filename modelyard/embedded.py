@@ -22,7 +22,7 @@ from modelyard.bus.local import LocalBus
 from modelyard.domain.errors import Conflict, Invalid
 from modelyard.domain.ids import Digest
 from modelyard.run import logs
-from modelyard.run.folder_lock import FolderLock
+from modelyard.run.folder_lock import FolderLock, prepare
 from modelyard.run.process import Process
 from modelyard.run.resources import demo_digest
 from modelyard.run.service import Kernel, Loop, Service
@@ -112,8 +112,7 @@ class _House:
     def __init__(self, settings: Settings, held: ExitStack) -> None:
         logs.configure(settings.log_level)
         self._settings = settings
-        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.data.chmod(0o700)
+        prepare(settings.data)
         _check_address(settings)
         lock = held.enter_context(FolderLock(settings.data))
         self._listener = held.enter_context(closing(_listen(settings.host, settings.port)))
@@ -159,7 +158,7 @@ class _House:
                 loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)],
             ),
         ]
-        return services, create_app(services, self._authenticator, settings.hosts)
+        return services, create_app(services, self._authenticator, (*settings.hosts, settings.host))
 
 
 def _kernel(settings: Settings) -> Kernel:

@@ -80,13 +80,16 @@ class Deletions:
         """
         authorize(caller, owner)
         with self._database.write() as session:
-            left = repository.by_name(session, owner, name)
-            if not left:
+            left = [each.version for each in repository.by_name(session, owner, name)]
+            kept = repository.deleted_before(session, owner, name) if purge else []
+            if not left and not kept:
                 raise NotFound
             model = repository.lock_model(session, owner, name, self._clock())
-            versions = [each.version for each in left]
-            self._mark(session, caller, model, versions, request_id, purge=purge, last=True)
-        return self.look(versions[0].id, tuple(each.id for each in versions))
+            for version in kept:
+                version.purge = True
+            self._mark(session, caller, model, left, request_id, purge=purge, last=True)
+        ids = tuple(each.id for each in (*left, *kept))
+        return self.look(ids[0], ids)
 
     def look(self, deletion_id: str, version_ids: tuple[str, ...]) -> Deletion:
         """How far the deletion has come."""
@@ -147,8 +150,10 @@ class Deletions:
                 freed += self._builder.remove(version.reference)
             if version.purge and not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
                 freed += self._blobs.delete(Digest(version.sha256))
-            repository.move(version, VersionState.DELETED, self._clock())
-            version.freed_bytes, version.reference = freed, None
+            version.freed_bytes, version.reference = freed + (version.freed_bytes or 0), None
+        self._builder.sweep()  # what was renamed away goes now, when nobody waits for the transaction
+        with self._database.write() as session:
+            repository.move(session.get_one(VersionRow, version_id), VersionState.DELETED, self._clock())
             ring_after_commit(session, doorbell.model_channel(model.id), doorbell.INSTANCES)
 
     def _others(self, session: Session, version: VersionRow, same: object, *, kept: bool = False) -> int:
@@ -170,6 +175,8 @@ class Deletions:
                 return
         with self._database.write() as session:
             for version in session.scalars(old):
+                if not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
+                    self._blobs.delete(Digest(version.sha256))
                 for build in session.scalars(select(BuildRow).where(BuildRow.version_id == version.id)):
                     for line in session.scalars(select(BuildLogRow).where(BuildLogRow.build_id == build.id)):
                         session.delete(line)

@@ -24,6 +24,7 @@ BUILDER_VERSION = "1"
 """Part of every digest: raise it when the same lock must give another environment."""
 NEW = ".new"
 LOCK = ".lock"
+COMPILERS = "2"
 WAIT_S = 0.1
 """Between two looks whether another builder has finished the same environment."""
 
@@ -67,13 +68,12 @@ class Environments:
             return Built(reference, size_of(final))
 
     def remove(self, reference: str) -> int:
-        """Remove the environment and return the bytes freed; it is renamed away first, so that no half of it is found."""
+        """Rename the environment away and return its bytes: nobody finds it any more, and `sweep` removes the files."""
         final, gone = self._folder / reference, self._folder / f"{reference}.{os.getpid()}.gone"
         if not final.is_dir():
             return 0
         final.rename(gone)
         freed = size_of(gone)
-        shutil.rmtree(gone)
         (self._folder / (reference + LOCK)).unlink(missing_ok=True)
         return freed
 
@@ -147,7 +147,7 @@ class Environments:
                     "-r",
                     str(file),
                 )
-        run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
+        run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-j", COMPILERS, "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
 
     @contextmanager
     def _held(self, reference: str, log: Log) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """Reads a multipart body as it arrives: the file goes to its staging file, and never whole into memory (RFC 7578)."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -48,6 +49,23 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], staged: Sta
     reader.finish()
     await run_sync(staged.finish)
     return reader.form
+
+
+async def lively(chunks: AsyncIterator[bytes], stall_s: float) -> AsyncIterator[bytes]:
+    """The same chunks, as long as they come: a client that is gone without a word must not hold its upload for ever.
+
+    Raises:
+        Malformed: `upload_stalled`, no byte came for `stall_s`.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise Malformed("upload_stalled", f"No byte of the upload came for {stall_s:g} s.", "Send it again.") from None
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _boundary(content_type: str) -> bytes:

@@ -90,6 +90,7 @@ class ProcessBuilder:
             return self._boot(name, plan, log)
         finally:
             self._runtime.remove(name)
+            self._runtime.forget_logs(name)
 
     def _boot(self, name: str, plan: Plan, log: Log) -> Boot:
         began = time.monotonic()

@@ -116,3 +116,9 @@ def by_name(session: Session, owner: str, name: str) -> list[Versioned]:
 def owner_exists(session: Session, owner: str) -> bool:
     """Whether the owner has ever had a model that is still kept."""
     return session.scalars(select(ModelRow.id).where(ModelRow.owner == owner).limit(1)).first() is not None
+
+
+def deleted_before(session: Session, owner: str, name: str) -> list[VersionRow]:
+    """The model's deleted versions that were kept."""
+    kept = select(VersionRow).join(ModelRow, VersionRow.model_id == ModelRow.id).where(ModelRow.owner == owner, ModelRow.name == name)
+    return list(session.scalars(kept.where(VersionRow.state == VersionState.DELETED, ~VersionRow.purge)))

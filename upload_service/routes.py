@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.requests import ClientDisconnect
 
-from modelyard.domain.errors import Malformed
+from modelyard.domain.errors import Malformed, NotFound
 from modelyard.store.blobs import Blobs
 from modelyard.store.doorbell import INSTANCES
 from modelyard.web.access import Action, Caller, Principal, requires
@@ -19,7 +19,7 @@ from upload_service import receive, views
 from upload_service.deletion import Deletion, Deletions
 from upload_service.holding import held
 from upload_service.models import ModelViews
-from upload_service.multipart import read_form
+from upload_service.multipart import lively, read_form
 from upload_service.receive import Receipt, Receive
 from upload_service.schemas import Build, Deleted, LogLine, Model, Models, Upload
 from upload_service.waiting import Waiting
@@ -51,6 +51,7 @@ class Doors:
     deletions: Deletions
     waiting: Waiting
     delete_wait_s: float
+    stall_s: float
 
 
 async def take_upload(doors: Doors, request: Request, caller: Principal, key: str | None) -> Receipt:
@@ -59,7 +60,8 @@ async def take_upload(doors: Doors, request: Request, caller: Principal, key: st
     async with held(doors.receive, asked) as claim:
         staged = await run_in_threadpool(doors.blobs.stage)
         try:
-            form = await read_form(request.headers.get("content-type", ""), request.stream(), staged)
+            chunks = lively(request.stream(), doors.stall_s)
+            form = await read_form(request.headers.get("content-type", ""), chunks, staged)
             return await run_in_threadpool(doors.receive.accept, asked, claim, form, staged)
         except ClientDisconnect as error:
             raise Malformed("upload_cut", "The connection ended before the body did.", "Send it again.") from error
@@ -147,7 +149,10 @@ async def _events(doors: Doors, caller: Principal, build_id: str, after: int) ->
         yield format_sse_event(id=str(line.n), event="log", data_str=told.model_dump_json())
     if doors.waiting.stopping.is_set():
         return
-    end = await run_in_threadpool(doors.models.build, caller, build_id)
+    try:
+        end = await run_in_threadpool(doors.models.build, caller, build_id)
+    except NotFound:
+        return  # it was deleted while it was followed
     yield format_sse_event(event="end", data_str=end.model_dump_json())
 
 

@@ -52,6 +52,7 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
         deletions,
         Waiting(database, kernel.bell, logs, kernel.stopping),
         settings.upload.delete_wait_s,
+        settings.upload.stall_s,
     )
     sweeper = Sweeper(database, kernel.blobs, builder, settings.upload.staging_grace_s)
     loops = [Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S), Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S)]

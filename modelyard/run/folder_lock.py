@@ -3,11 +3,31 @@
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelyard.domain.errors import Conflict
+from modelyard.domain.errors import Conflict, Invalid
+
+
+def prepare(folder: Path) -> None:
+    """Make the data folder, for its user alone.
+
+    Raises:
+        Invalid: `data_folder_shared`, it is there, not empty, and others may enter it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077:
+        return
+    if found.st_uid != os.geteuid() or any(folder.iterdir()):
+        raise Invalid(
+            "data_folder_shared",
+            f"Other users of this machine may enter {folder}.",
+            f"Run: chmod 700 {folder} (and own it), or name another with --data.",
+        )
+    folder.chmod(0o700)
 
 
 class FolderLock:

@@ -1,5 +1,6 @@
 """One process: starts the services' loops and the web server, and drains both on a signal."""
 
+import resource
 import signal
 import socket
 import threading
@@ -25,6 +26,12 @@ class _Server(uvicorn.Server):
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # its own is a generator's
         return nullcontext()
+
+
+def _allow_open_files() -> None:
+    # A connection costs a descriptor, and the usual soft limit of 1,024 is soon reached; apps get their own limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Process:
@@ -57,6 +64,7 @@ class Process:
 
     def run(self, announce: Callable[[], None]) -> None:
         """Start everything, call `announce` when it answers, and return when a signal or `stop` has ended it."""
+        _allow_open_files()
         for service in self._services:
             for loop in service.loops:
                 self._threads += [

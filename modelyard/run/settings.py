@@ -49,6 +49,8 @@ class UploadSettings(_Part):
     """Bytes that stay free on the data folder's disk; below it uploads get 507."""
     claim_lease_s: float = Field(default=30.0, gt=0)
     """Seconds that an upload holds its Idempotency-Key after its process has died."""
+    stall_s: float = Field(default=60.0, gt=0)
+    """Seconds without a byte after which an upload is given up."""
     delete_wait_s: float = Field(default=10.0, ge=0)
     """Seconds that a deletion waits for its end before it answers 202."""
     staging_grace_s: float = Field(default=900.0, gt=0)
@@ -74,7 +76,7 @@ class RunSettings(_Part):
     hold_s: float = Field(default=30.0, gt=0)
     """Seconds that a call waits for a start before it gets 503."""
     starts_at_once: int = Field(default=4, ge=1)
-    grace_s: float = Field(default=10.0, ge=0)
+    grace_s: float = Field(default=5.0, ge=0)
     """Seconds between SIGTERM and SIGKILL."""
     look_every_s: float = Field(default=1.0, gt=0)
     """Seconds between two looks of the reconciler and of the idler, where nothing rings."""

@@ -34,6 +34,11 @@ class OutputFile:
             if full:
                 self._newer.replace(self._older)
 
+    def remove(self) -> None:
+        """Forget all of it."""
+        for path in (self._newer, self._older):
+            path.unlink(missing_ok=True)
+
     def last(self, limit_bytes: int) -> bytes:
         """The newest bytes, oldest first; empty where nothing was printed."""
         newer = _tail(self._newer, limit_bytes)

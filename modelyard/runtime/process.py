@@ -117,6 +117,10 @@ class ProcessRuntime:
             self._numbers[name] = instance.number
             self._instances.pop(name, None)
 
+    def forget_logs(self, name: str) -> None:
+        """See `Runtime.forget_logs`."""
+        OutputFile(self._output, name).remove()
+
     def dial(self, name: str, start: int, count: int = 1, *, v6: bool = False) -> list[socket.socket]:
         """See `Runtime.dial`."""
         held = self._instance(name).held(start)

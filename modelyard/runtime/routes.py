@@ -92,6 +92,12 @@ class Routes(Protocol):
     def stats(self, model_id: str) -> RouteStats:
         """What was counted for this model; a model never called: nothing in flight, idle since the door started."""
 
+    def calls_to(self, model_id: str, instance: str) -> int:
+        """Calls that may still reach this instance: those on their way in it, and those of the model not directed yet.
+
+        Read after the model's route has left the instance, 0 says that no call will ever reach it again.
+        """
+
 
 class Activation(Protocol):
     """The runner's side: the door asks for routes, starts and ways in."""

@@ -169,6 +169,9 @@ class Runtime(Protocol):
     def logs(self, name: str, limit_bytes: int = 65536) -> bytes:
         """The last output of the instance, standard output and error as they came; kept after it ended."""
 
+    def forget_logs(self, name: str) -> None:
+        """Remove the kept output of an instance that is removed; none: nothing happens."""
+
     def usage(self, name: str) -> Usage:
         """What it uses now.
 

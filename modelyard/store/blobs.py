@@ -1,5 +1,6 @@
 """Files named by their own SHA-256: visible only when complete and on disk."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -28,6 +29,7 @@ class Staged:
         self._reserve_bytes = reserve_bytes
         self._hash = hashlib.sha256()
         self._file = path.open("xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as it is written nobody sweeps it, however slowly it grows
 
     @property
     def digest(self) -> Digest:
@@ -67,6 +69,15 @@ class Staged:
         """Throw the file away; kept already: nothing happens."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 class Blobs(Protocol):
@@ -140,7 +151,7 @@ class FolderBlobs:
         removed = 0
         for path in self._staging.iterdir():
             with suppress(FileNotFoundError):
-                if now - path.stat().st_mtime >= older_than_s:
+                if now - path.stat().st_mtime >= older_than_s and not _is_locked(path):
                     path.unlink()
                     removed += 1
         return removed

@@ -10,31 +10,39 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
+MOST_CHANNELS = 10_000
+
 
 class Doorbell:
-    """Channels that count their rings; a waiter says which count it has seen, so a ring in between is never lost."""
+    """Channels that note their last ring; a waiter says which one it has seen, so a ring in between is never lost."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._rings: defaultdict[str, int] = defaultdict(int)
+        self._rings: dict[str, int] = {}
+        self._count = 0
         self._listeners: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
 
     def ring(self, channel: str) -> None:
         """Wake everyone who waits on the channel."""
         with self._changed:
-            self._rings[channel] += 1
+            # One count for all channels: a channel that was forgotten below wakes its waiters once for nothing, and loses no ring.
+            self._count += 1
+            self._rings[channel] = self._count
+            if len(self._rings) > MOST_CHANNELS:
+                for old in list(self._rings)[: MOST_CHANNELS // 2]:
+                    del self._rings[old]
             listeners = tuple(self._listeners.get(channel, ()))
             self._changed.notify_all()
         for wake in listeners:
             wake()
 
     def count(self, channel: str) -> int:
-        """The rings so far; take it before looking at the rows, then wait for more than it."""
+        """The number of the last ring; take it before looking at the rows, then wait for another one."""
         with self._changed:
             return self._rings.get(channel, 0)
 
     def wait(self, channel: str, seen: int, timeout_s: float) -> int:
-        """Hold the thread until the channel rang after `seen`, or the time is over; returns the rings so far."""
+        """Hold the thread until the channel rang after `seen`, or the time is over; returns the last ring."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._rings.get(channel, 0) == seen and (left := deadline - time.monotonic()) > 0:
@@ -52,7 +60,7 @@ class Doorbell:
 
         with self._changed:
             if self._rings.get(channel, 0) != seen:
-                return self._rings[channel]
+                return self._rings.get(channel, 0)
             self._listeners[channel].add(wake)
         try:
             with suppress(TimeoutError):

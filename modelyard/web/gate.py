@@ -63,7 +63,9 @@ class Gate:
                 await answer.problem(internal, str(scope["path"]))
             finally:
                 took_ms = round((time.perf_counter() - began) * 1000, 1)
-                log.info("request", method=scope["method"], path=scope["path"], status=answer.status, took_ms=took_ms)
+                # Calls of models come by the hundred a second; their line is there for whoever asks for it.
+                tell = log.debug if scope["raw_path"].startswith(APP_PREFIX) else log.info
+                tell("request", method=scope["method"], path=scope["path"], status=answer.status, took_ms=took_ms)
 
     def _admit(self, scope: Scope) -> None:
         found = _headers(scope)

@@ -96,14 +96,16 @@ def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_abandoned_staging_files_are_swept_and_fresh_ones_are_not(blobs: FolderBlobs, tmp_path: Path) -> None:
-    staged = blobs.stage()
-    written_at = staged.path.stat().st_mtime
+    dead, slow = tmp_path / "staging" / "dead", blobs.stage()
+    dead.write_bytes(b"half of a zip")
+    written_at = max(dead.stat().st_mtime, slow.path.stat().st_mtime)
 
     assert blobs.sweep_staging(60, written_at + 59) == 0
-    assert staged.path.exists()
-    assert blobs.sweep_staging(60, written_at + 60) == 1
+    # Whoever died let go of its file; who only writes slowly has not.
+    assert blobs.sweep_staging(60, written_at + 61) == 1
+    assert list((tmp_path / "staging").iterdir()) == [slow.path]
+    slow.discard()
     assert list((tmp_path / "staging").iterdir()) == []
-    staged.discard()
 
 
 def test_the_folders_are_their_user_s_alone_and_strangers_in_them_are_no_digests(blobs: FolderBlobs, tmp_path: Path) -> None:

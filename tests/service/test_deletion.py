@@ -208,13 +208,16 @@ def test_the_sweeper_removes_orphans_and_nothing_that_a_row_names(stage: Stage) 
 
 def test_the_sweeper_leaves_alone_what_is_coming_in(make_stage: Callable[..., Stage]) -> None:
     stage = make_stage(upload__staging_grace_s=60)
-    fresh, old = stage.kernel.blobs.stage(), stage.kernel.blobs.stage()
-    os.utime(old.path, (time.time() - 61, time.time() - 61))
+    fresh, slow = stage.kernel.blobs.stage(), stage.kernel.blobs.stage()
+    dead = slow.path.with_name("dead")
+    dead.write_bytes(b"half of a zip")
+    for each in (slow.path, dead):
+        os.utime(each, (time.time() - 61, time.time() - 61))
     stage.step("sweep")
 
-    assert stage.staging() == [fresh.path.name]
-    for each in (fresh, old):
-        each.discard()
+    assert sorted(stage.staging()) == sorted([fresh.path.name, slow.path.name])
+    for staged in (fresh, slow):
+        staged.discard()
 
 
 def test_the_sweeper_takes_the_code_of_a_failed_version_and_keeps_its_zip(stage: Stage) -> None:

@@ -86,7 +86,8 @@ def test_what_is_appended_is_published_once_in_the_order_of_each_key(stage: Stag
 def test_appending_rings_the_relay_and_an_event_of_a_transaction_that_failed_is_never_sent(stage: Stage) -> None:
     seen = stage.database.bell.count(doorbell.OUTBOX)
     append(stage, deleted("m", 1))
-    assert stage.database.bell.count(doorbell.OUTBOX) == seen + 1
+    rung = stage.database.bell.count(doorbell.OUTBOX)
+    assert rung > seen
 
     def fail() -> None:
         with stage.database.write() as session:

@@ -24,8 +24,8 @@ class Lines:
 
     lines: list[str] = field(default_factory=list)
 
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
+    def __call__(self, *lines: str) -> None:
+        self.lines += lines
 
     def check(self) -> None:
         """Go on."""
