@@ -24,7 +24,6 @@ BUILDER_VERSION = "1"
 """Part of every digest: raise it when the same lock must give another environment."""
 NEW = ".new"
 LOCK = ".lock"
-COMPILERS = "2"
 WAIT_S = 0.1
 """Between two looks whether another builder has finished the same environment."""
 
@@ -147,7 +146,8 @@ class Environments:
                     "-r",
                     str(file),
                 )
-        run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-j", COMPILERS, "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
+        # One process: the workers of `-j` would outlive a builder that is killed, and hold the lock for ever.
+        run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
 
     @contextmanager
     def _held(self, reference: str, log: Log) -> Iterator[int]:
