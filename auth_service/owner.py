@@ -1,16 +1,23 @@
-"""The owner's key: written once into the data folder, readable by its user alone."""
+"""The first administrator: `owner`, whose API key is a file of the data folder that its user alone can read."""
 
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-from auth_service.keys import ApiKey, new_key, parse_key
+from auth_service import repository
+from modelyard.domain.accounts import ALL_SCOPES, Role
+from modelyard.domain.api_keys import ApiKey, new_key, parse_key
 from modelyard.domain.errors import Invalid
 from modelyard.domain.ids import new_id
+from modelyard.store import accounts
+from modelyard.store.account_tables import ApiKeyRow
+from modelyard.store.database import Database
 
 FILE = "owner.token"
 USERNAME = "owner"
+KEY_NAME = "owner.token"
+"""What the key is called among the account's keys."""
 MOST_BYTES = 1024
 
 
@@ -31,6 +38,17 @@ def owner_key(folder: Path) -> ApiKey:
     if key is None:
         raise Invalid("owner_token_broken", f"{path} holds no key.", "Remove the file; the next start writes a new key.")
     return key
+
+
+def ensure_owner(database: Database, key: ApiKey, now: float) -> None:
+    """Make the account of the first administrator where there is none, and the file's key one of its keys.
+
+    A key that was revoked stays revoked, though its file be there.
+    """
+    with database.write() as session:
+        account_id = accounts.ensure(session, USERNAME, now, Role.ADMIN)
+        if session.get(ApiKeyRow, key.id) is None:
+            repository.add_key(session, key, account_id, KEY_NAME, ALL_SCOPES, now)
 
 
 def _write(path: Path, key: ApiKey) -> None:

@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 
 from auth_service.schemas import FirstLink
-from auth_service.sessions import SESSION_S, Sessions
+from auth_service.sessions import Sessions
 from modelyard.domain.errors import NotFound, Unauthenticated
-from modelyard.web.access import Action, Caller, Role, requires
+from modelyard.web.access import Acting, Action, Caller, requires
 from modelyard.web.gate import COOKIE
 
 
@@ -15,21 +15,22 @@ def routes(sessions: Sessions) -> APIRouter:
     router = APIRouter(tags=["auth"])
 
     @router.get("/first/{ticket}", dependencies=[requires(Action.PUBLIC)], response_class=RedirectResponse, status_code=303)
-    def enter(ticket: str) -> RedirectResponse:
+    def enter(request: Request, ticket: str, actor: Acting) -> RedirectResponse:
         """Take a one-time ticket, and sign the browser in."""
-        if not sessions.take_ticket(ticket):
+        cookie = sessions.enter(ticket, actor, request.headers.get("user-agent", ""))
+        if cookie is None:
             raise Unauthenticated("link_used", "This link was used, or its time is over.", "Run `modelyard token --link` for a new one.")
         answer = RedirectResponse("/upload", 303)
         answer.headers["referrer-policy"] = "no-referrer"
         answer.headers["cache-control"] = "no-store"
-        answer.set_cookie(COOKIE, sessions.cookie(), max_age=SESSION_S, path="/", secure=True, httponly=True, samesite="lax")
+        answer.set_cookie(COOKIE, cookie, max_age=int(sessions.session_s), path="/", secure=True, httponly=True, samesite="lax")
         return answer
 
     @router.post("/first", dependencies=[requires(Action.ADMINISTER)])
     def new_link(request: Request, caller: Caller) -> FirstLink:
         """A new one-time link that signs a browser in."""
-        if caller.role is not Role.ADMIN or caller.by_cookie:
+        if caller.by_cookie:
             raise NotFound
-        return FirstLink(url=f"{request.base_url}first/{sessions.new_ticket()}")
+        return FirstLink(url=f"{request.base_url}first/{sessions.new_ticket(caller.username)}")
 
     return router

@@ -1,56 +1,54 @@
-"""Browser sessions: a one-time ticket becomes a signed cookie."""
+"""Browser sessions, and the one-time links that open them."""
 
-import hmac
-import secrets
-import threading
 from collections.abc import Callable
-from hashlib import sha256
 
-TICKET_S = 600
-SESSION_S = 12 * 3600
-_MOST_TICKETS = 100
+from auth_service import repository
+from modelyard.domain.accounts import SessionKind, TicketPurpose
+from modelyard.store import accounts, audit
+from modelyard.store.account_tables import SessionRow
+from modelyard.store.audit import Actor
+from modelyard.store.database import Database
+
+TICKET_S = 600.0
 
 
 class Sessions:
-    """Gives out tickets, takes each once, and signs cookies.
+    """Opens and ends the sessions of browsers.
 
     Args:
-        key: The secret that signs; another key ends every session.
+        session_s: Seconds that a browser stays signed in.
         clock: Seconds since 1970.
     """
 
-    def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
-        self._key = hmac.digest(key, b"modelyard browser session", "sha256")
+    def __init__(self, database: Database, session_s: float, clock: Callable[[], float]) -> None:
+        self._database = database
         self._clock = clock
-        self._lock = threading.Lock()
-        self._tickets: dict[bytes, float] = {}
+        self.session_s = session_s
 
-    def new_ticket(self) -> str:
-        """A ticket that is good once, for ten minutes."""
-        ticket = secrets.token_urlsafe(32)
-        with self._lock:
-            self._tickets[sha256(ticket.encode()).digest()] = self._clock() + TICKET_S
-            while len(self._tickets) > _MOST_TICKETS:
-                self._tickets.pop(next(iter(self._tickets)))
-        return ticket
+    def new_ticket(self, username: str) -> str:
+        """A one-time link's text that signs a browser in as this user, for ten minutes; the account exists."""
+        now = self._clock()
+        with self._database.write() as session:
+            return repository.add_ticket(session, TicketPurpose.FIRST, now, TICKET_S, accounts.ensure(session, username, now))
 
-    def take_ticket(self, ticket: str) -> bool:
-        """Whether the ticket was good; it is not any more."""
-        with self._lock:
-            until = self._tickets.pop(sha256(ticket.encode()).digest(), 0.0)
-        return until > self._clock()
+    def enter(self, ticket: str, actor: Actor, agent: str) -> str | None:
+        """The cookie of a new session, where the ticket was good; it is not any more."""
+        now = self._clock()
+        with self._database.write() as session:
+            taken = repository.take_ticket(session, TicketPurpose.FIRST, ticket, now)
+            if taken is None or taken.account_id is None:
+                return None
+            row, secret = repository.open_session(session, taken.account_id, SessionKind.BROWSER, now, self.session_s, agent)
+            audit.append(session, actor, "sign_in_by_link", f"session:{row.id}", now)
+            return f"{row.id}.{secret}"
 
-    def cookie(self) -> str:
-        """The value of a new session's cookie."""
-        body = f"1.{int(self._clock()) + SESSION_S}.{secrets.token_urlsafe(12)}"
-        return f"{body}.{self._sign(body)}"
-
-    def is_good(self, cookie: str) -> bool:
-        """Whether the cookie is ours and its time is not over."""
-        body, _, signature = cookie.rpartition(".")
-        if not body.isascii() or not signature.isascii() or not hmac.compare_digest(self._sign(body), signature):
-            return False
-        return float(body.split(".")[1]) > self._clock()
-
-    def _sign(self, body: str) -> str:
-        return hmac.new(self._key, body.encode(), sha256).hexdigest()
+    def end(self, session_id: str, actor: Actor, reason: str = "logged_out") -> None:
+        """End the session everywhere; ending it twice is no error."""
+        now = self._clock()
+        with self._database.write() as session:
+            row = session.get(SessionRow, session_id)
+            if row is None or row.revoked_at is not None:
+                return
+            row.revoked_at, row.reason = now, reason
+            repository.refuse(session, f"session:{session_id}", now)
+            audit.append(session, actor, "log_out", f"session:{session_id}", now)

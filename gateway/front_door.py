@@ -18,7 +18,7 @@ from gateway.paths import Target, parse_target
 from gateway.settings import DoorSettings
 from gateway.upstream import InstanceGoneError, PooledWire, Upstream
 from gateway.wire import ClosedEarlyError, Head
-from modelyard.domain.errors import BadAnswer, Forbidden, Malformed, NotFound
+from modelyard.domain.errors import BadAnswer, Forbidden, Malformed
 from modelyard.runtime.routes import Activation, Route, RouteState
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 9.2.2
@@ -67,15 +67,19 @@ class FrontDoor(Generic[P]):
 
     Args:
         routes: The table that the runner writes.
-        may_call: Whether this caller may call this model; who may not gets the 404 of a missing one and starts nothing.
+        admit: The model's route where this caller may call it, or the error of who may not, which starts nothing.
     """
 
     def __init__(
-        self, routes: FrontDoorRoutes, activation: Activation, may_call: Callable[[P, Route], bool], settings: DoorSettings
+        self,
+        routes: FrontDoorRoutes,
+        activation: Activation,
+        admit: Callable[[P | None, str, str, Route | None], Route],
+        settings: DoorSettings,
     ) -> None:
         self._routes = routes
         self._activation = activation
-        self._may_call = may_call
+        self._admit = admit
         self._settings = settings
         self._upstream = Upstream(activation, settings)
         self._listens = False
@@ -96,8 +100,7 @@ class FrontDoor(Generic[P]):
         self._routes.enter(key)  # before the route is read: a freeze that follows sees this call
         try:
             route = self._routes.find(key) or await self._look_up(key)
-            if route is None or not self._may_call(scope["state"]["principal"], route):
-                raise NotFound
+            route = self._admit(scope["state"]["principal"], *key, route)
             await self._serve(scope, receive, send, target, route, passage)
         finally:
             self._routes.leave(key, passage.instance)
@@ -238,7 +241,7 @@ def _request(call: _Call) -> bytes:
     client = scope.get("client")
     caller = Caller(
         scope["state"]["request_id"],
-        scope["state"]["principal"].username,
+        scope["state"]["principal"].username if scope["state"]["principal"] else "",
         call.route.version,
         client[0] if client else "",
         scope["scheme"],

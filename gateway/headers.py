@@ -61,6 +61,7 @@ class Caller:
 
     Args:
         host: `Host` as the caller wrote it.
+        user: The caller's name; empty where a public model is called without a credential.
         client: The address that the call came from; empty where it has none.
     """
 

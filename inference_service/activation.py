@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from sqlalchemy.orm import Session
 
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
@@ -19,6 +20,7 @@ from modelyard.domain.states import InstanceState
 from modelyard.runtime.routes import Activated, Route, RouteState
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import catalog
+from modelyard.store.catalog import ServingVersion
 from modelyard.store.database import Database
 
 log = structlog.get_logger(__name__)
@@ -54,7 +56,13 @@ class Starter:
 
     async def lookup(self, owner: str, name: str) -> Route | None:
         """The route as the rows have it: also of a version whose event is still on its way."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._lookup, owner, name)
+        look: Callable[[Session], ServingVersion | None] = lambda session: catalog.serving_by_name(session, owner, name)  # noqa: E731
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._lookup, look)
+
+    async def lookup_label(self, label: str) -> Route | None:
+        """As `lookup`, by the label of the model's own host."""
+        look: Callable[[Session], ServingVersion | None] = lambda session: catalog.serving_by_label(session, label)  # noqa: E731
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._lookup, look)
 
     async def activate(self, model_id: str) -> Activated:
         """The running route; the first caller begins the start, the others join it."""
@@ -104,9 +112,9 @@ class Starter:
             began = self._lifecycle.start(model_id, phase)
             return Activated(began.route, {"queue": waited, **began.timings}) if began.timings else began
 
-    def _lookup(self, owner: str, name: str) -> Route | None:
+    def _lookup(self, look: Callable[[Session], ServingVersion | None]) -> Route | None:
         with self._database.read() as session:
-            version = catalog.serving_by_name(session, owner, name)
+            version = look(session)
             if version is None:
                 return None
             running = catalog.instance_state(session, version.version_id) is InstanceState.RUNNING

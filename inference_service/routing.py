@@ -16,6 +16,9 @@ def route(version: ServingVersion, running: Running, state: RouteState) -> Route
     """The route of a version that runs there."""
     limits = version.plan.limits
     return Route(
+        label=version.label,
+        public=version.public,
+        shared_with=version.shared_with,
         model_id=version.model_id,
         owner=version.owner,
         name=version.name,

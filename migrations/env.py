@@ -3,7 +3,11 @@
 from alembic import context
 from sqlalchemy import create_engine
 
-from modelyard.store.tables import Row
+from modelyard.store import account_tables, tables
+from modelyard.store.row import Row
+
+# Their import is what fills the metadata.
+KNOWN = (account_tables, tables)
 
 engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
 with engine.connect() as connection:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from auth_service.service import auth, authenticator
+from auth_service.owner import USERNAME
+from auth_service.service import auth
 from gateway.door_routes import FrontDoorRoutes
 from gateway.front_door import FrontDoor
 from gateway.settings import DoorSettings
@@ -28,7 +29,6 @@ from modelyard.run.resources import demo_digest
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.run.settings import Settings
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
-from modelyard.runtime.routes import Route
 from modelyard.runtime.runtime import Report, Runtime
 from modelyard.runtime.sandbox import Bubblewrap
 from modelyard.runtime.trusted import Trusted
@@ -39,12 +39,15 @@ from modelyard.store.doorbell import Doorbell
 from modelyard.store.migrations import migrate
 from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.store.tables import BusRecordRow
-from modelyard.web.access import Action, Asgi, Guarded, Principal, Role
+from modelyard.web.access import Action, Asgi, Guarded, Principal, admit_call
 from modelyard.web.app import create_app
+from modelyard.web.credentials import Credentials
 from upload_service.service import builder_role, process_builder, upload
 
 RELAY_EVERY_S = 1.0
 PRUNE_EVERY_S = 3600.0
+CREDENTIALS_EVERY_S = 1.0
+"""The longest that a revocation is not known where no doorbell rings."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ class _House:
         self._kernel = _kernel(settings)
         # The folder is ours alone: whatever is still staged, nobody writes to any more.
         self._kernel.blobs.sweep_staging(0, time.time())
-        self._authenticator = authenticator(self._kernel)
+        self._auth = auth(self._kernel)
+        self._credentials = Credentials(self._kernel.database, self._kernel.clock)
+        self._credentials.refresh()
         runtime, report = _runtime(settings, self._kernel.bell)
         self._warnings = _warnings(settings, report)
         self.process = Process(self._kernel, *self._compose(runtime, report), self._listener)
@@ -134,7 +139,7 @@ class _House:
     @cached_property
     def running(self) -> Running:
         """What is told once it answers."""
-        ticket = self._authenticator.sessions.new_ticket()
+        ticket = self._auth.sessions.new_ticket(USERNAME)
         return Running(self.url, f"{self.url}/first/{ticket}", self._settings.data, self._warnings, self._kernel.database)
 
     def _compose(self, runtime: Runtime, report: Report) -> tuple[list[Service], Asgi]:
@@ -144,21 +149,27 @@ class _House:
         builder = process_builder(kernel, runtime, settings.data / "apps", settings.data / "environments", shared=shared)
         routes = FrontDoorRoutes()
         run = runner(kernel, runtime, routes)
-        door = FrontDoor(routes, run.activation, _may_call, DoorSettings())
+        door: FrontDoor[Principal] = FrontDoor(routes, run.activation, admit_call, DoorSettings())
         relay = OutboxRelay(kernel.database, bus, kernel.clock)
         services = [
             upload(kernel, builder, _admission(settings, report)),
             builder_role(kernel, builder, alone=True),
             inference(kernel, bus),
             run.service,
-            auth(self._authenticator.sessions),
-            Service("gateway", "gateway", mounts={"/m/": Guarded(door, Action.PREDICT)}, hang_up=door.close),
+            self._auth.service,
+            Service(
+                "gateway",
+                "gateway",
+                mounts={"/m/": Guarded(door, Action.PREDICT)},
+                loops=[Loop("credentials", self._credentials.refresh, doorbell.CREDENTIALS, CREDENTIALS_EVERY_S)],
+                hang_up=door.close,
+            ),
             Service(
                 "relay",
                 loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)],
             ),
         ]
-        return services, create_app(services, self._authenticator, (*settings.hosts, settings.host))
+        return services, create_app(services, self._credentials, (*settings.hosts, settings.host))
 
 
 def _kernel(settings: Settings) -> Kernel:
@@ -200,10 +211,6 @@ def _warnings(settings: Settings, report: Report) -> tuple[str, ...]:
     if not report.usable:
         return (f"no sandbox: {report.why}. Uploads are refused, only the bundled demo runs. {report.mend}",)
     return report.notes
-
-
-def _may_call(principal: Principal, route: Route) -> bool:
-    return principal.role is Role.ADMIN or principal.username == route.owner
 
 
 def _check_address(settings: Settings) -> None:

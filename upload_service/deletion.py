@@ -11,6 +11,7 @@ from modelyard.domain.events import ModelDeleted
 from modelyard.domain.ids import Digest
 from modelyard.domain.states import BuildState, VersionState
 from modelyard.store import audit, catalog, doorbell, outbox
+from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs
 from modelyard.store.database import Database, ring_after_commit
 from modelyard.store.tables import BuildLogRow, BuildRow, ModelRow, VersionRow
@@ -48,7 +49,7 @@ class Deletions:
         self._builder = builder
         self._clock = clock
 
-    def delete_version(self, caller: Principal, version_id: str, request_id: str, *, purge: bool) -> Deletion:
+    def delete_version(self, caller: Principal, version_id: str, actor: Actor, *, purge: bool) -> Deletion:
         """Mark one version; the last one takes the model with it.
 
         Raises:
@@ -69,10 +70,10 @@ class Deletions:
                     f"Version {version.number} serves the model's calls.",
                     f"Upload another version first, or delete the whole model: DELETE /models/{model.owner}/{model.name}",
                 )
-            self._mark(session, caller, model, [version], request_id, purge=purge, last=len(left) == 1)
+            self._mark(session, actor, model, [version], purge=purge, last=len(left) == 1)
         return self.look(version_id, (version_id,))
 
-    def delete_model(self, caller: Principal, owner: str, name: str, request_id: str, *, purge: bool) -> Deletion:
+    def delete_model(self, caller: Principal, owner: str, name: str, actor: Actor, *, purge: bool) -> Deletion:
         """Mark every version of the model.
 
         Raises:
@@ -87,7 +88,7 @@ class Deletions:
             model = repository.lock_model(session, owner, name, self._clock())
             for version in kept:
                 version.purge = True
-            self._mark(session, caller, model, left, request_id, purge=purge, last=True)
+            self._mark(session, actor, model, left, purge=purge, last=True)
         ids = tuple(each.id for each in (*left, *kept))
         return self.look(ids[0], ids)
 
@@ -113,10 +114,9 @@ class Deletions:
     def _mark(
         self,
         session: Session,
-        caller: Principal,
+        actor: Actor,
         model: ModelRow,
         versions: Sequence[VersionRow],
-        request_id: str,
         *,
         purge: bool,
         last: bool,
@@ -129,7 +129,7 @@ class Deletions:
                 model_id=model.id, username=model.owner, model_name=model.name, upload_id=version.id, version=version.number, last=last
             )
             outbox.append(session, event, now)
-            audit.append(session, actor=caller.username, action="delete", subject=version.id, request_id=request_id, now=now)
+            audit.append(session, actor, "delete", version.id, now)
         if last:
             model.deleted_at = now
         ring_after_commit(session, doorbell.INSTANCES, doorbell.BUILDS)

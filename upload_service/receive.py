@@ -12,10 +12,12 @@ from modelyard.domain.ids import Digest, ModelName, Owner, new_id, parse_model_n
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import VersionState
 from modelyard.store import audit, doorbell, idempotency
+from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs, Staged
 from modelyard.store.database import Database, ring_after_commit
 from modelyard.store.idempotency import LEASE_S, Claim, Idempotency
-from modelyard.store.tables import Json, ModelRow, VersionRow
+from modelyard.store.row import Json
+from modelyard.store.tables import ModelRow, VersionRow
 from modelyard.web.access import Principal, authorize
 from upload_service import repository
 from upload_service.archive import read_archive
@@ -29,10 +31,10 @@ CHECKS_AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who uploads, under which request id, and with which idempotency key."""
+    """Who uploads, as what the audit trail names them, and with which idempotency key."""
 
     caller: Principal
-    request_id: str
+    actor: Actor
     key: str | None = None
 
 
@@ -114,9 +116,7 @@ class Receive:
         now = self._clock()
         with self._database.write() as session:
             receipt = self._record(session, upload, staged, now)
-            audit.append(
-                session, actor=request.caller.username, action="upload", subject=receipt.version_id, request_id=request.request_id, now=now
-            )
+            audit.append(session, request.actor, "upload", receipt.version_id, now)
             if claim is not None:
                 idempotency.keep(session, claim, fingerprint, _kept(receipt))
         return receipt

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from modelyard.domain.ids import new_id
+from modelyard.domain.ids import label, new_id
 from modelyard.domain.states import VERSION_STEPS, BuildState, VersionState, step
 from modelyard.store.tables import BuildRow, ModelRow, VersionRow
 
@@ -34,7 +34,8 @@ def lock_model(session: Session, owner: str, name: str, now: float) -> ModelRow:
     """The model's row, held until the end of the transaction; made where the name is new."""
     model = session.scalars(select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name).with_for_update()).first()
     if model is None:
-        model = ModelRow(id=new_id(), owner=owner, name=name, created_at=now, deleted_at=None, newest=0)
+        model_id = new_id()
+        model = ModelRow(id=model_id, owner=owner, name=name, label=label(name, model_id), created_at=now, deleted_at=None, newest=0)
         session.add(model)
         session.flush()
     return model

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from modelyard.domain.errors import Malformed, NotFound
 from modelyard.store.blobs import Blobs
 from modelyard.store.doorbell import INSTANCES
-from modelyard.web.access import Action, Caller, Principal, requires
+from modelyard.web.access import Acting, Action, Caller, Principal, acting, requires
 from upload_service import receive, views
 from upload_service.deletion import Deletion, Deletions
 from upload_service.holding import held
@@ -56,7 +56,7 @@ class Doors:
 
 async def take_upload(doors: Doors, request: Request, caller: Principal, key: str | None) -> Receipt:
     """Stream the request's body into a staging file and accept it; whatever is refused leaves nothing."""
-    asked = receive.Request(caller, request.state.request_id, key)
+    asked = receive.Request(caller, acting(request), key)
     async with held(doors.receive, asked) as claim:
         staged = await run_in_threadpool(doors.blobs.stage)
         try:
@@ -114,15 +114,15 @@ def _model_routes(router: APIRouter, doors: Doors) -> None:
         return doors.models.one(caller, username, model_name)
 
     @router.delete("/models/{upload_id}", dependencies=[requires(Action.DELETE)], response_model=Deleted)
-    async def delete_version(request: Request, upload_id: str, caller: Caller, *, purge: bool = False) -> Response:
+    async def delete_version(upload_id: str, caller: Caller, actor: Acting, *, purge: bool = False) -> Response:
         """Delete one version; the last one takes the model with it."""
-        begun = await run_in_threadpool(doors.deletions.delete_version, caller, upload_id, request.state.request_id, purge=purge)
+        begun = await run_in_threadpool(doors.deletions.delete_version, caller, upload_id, actor, purge=purge)
         return await _deleted(doors, begun)
 
     @router.delete("/models/{username}/{model_name}", dependencies=[requires(Action.DELETE)], response_model=Deleted)
-    async def delete_model(request: Request, username: str, model_name: str, caller: Caller, *, purge: bool = False) -> Response:
+    async def delete_model(username: str, model_name: str, caller: Caller, actor: Acting, *, purge: bool = False) -> Response:
         """Delete a model with all its versions."""
-        begun = await run_in_threadpool(doors.deletions.delete_model, caller, username, model_name, request.state.request_id, purge=purge)
+        begun = await run_in_threadpool(doors.deletions.delete_model, caller, username, model_name, actor, purge=purge)
         return await _deleted(doors, begun)
 
 

@@ -37,6 +37,11 @@ def suggest(text: str) -> str:
     return cleaned or "model"
 
 
+def label(name: str, model_id: str) -> str:
+    """A model's label in host names: its name cut to 20 characters, and the last 12 hex digits of its id, which nobody guesses."""
+    return f"{name[:20].rstrip('-')}-{model_id[-12:]}"
+
+
 def parse_owner(text: str) -> Owner:
     """The username as a typed value.
 

@@ -4,10 +4,10 @@ import tomllib
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -82,6 +82,45 @@ class RunSettings(_Part):
     """Seconds between two looks of the reconciler and of the idler, where nothing rings."""
 
 
+class AuthSettings(_Part):
+    """Accounts and what they are given."""
+
+    signup: Literal["open", "invited", "closed"] = "closed"
+    """Who may make an account: anybody, whoever got a link from an administrator, or nobody."""
+    access_s: float = Field(default=600.0, gt=0, le=3600)
+    """Seconds that an access token is good for."""
+    refresh_s: float = Field(default=30 * 86400.0, gt=0)
+    """Seconds after which a refresh token that nobody used is dead."""
+    session_s: float = Field(default=12 * 3600.0, gt=0)
+    """Seconds that a browser stays signed in."""
+    invite_s: float = Field(default=7 * 86400.0, gt=0)
+    """Seconds that an invitation is good for."""
+    hashes_at_once: int = Field(default=4, ge=1)
+    """Passwords that are checked at the same time; each takes 64 MiB."""
+    secret: SecretStr | None = None
+    """What refresh tokens are derived from, at least 32 characters; a file of the data folder where it is not set."""
+
+
+class LimitSettings(_Part):
+    """Calls within a minute that are answered; what comes after gets 429."""
+
+    api_per_minute: int = Field(default=1200, ge=1)
+    """Of one account, pages and API."""
+    calls_per_minute: int = Field(default=60_000, ge=1)
+    """Of one account, calls of models."""
+    anonymous_per_minute: int = Field(default=600, ge=1)
+    """From one address without a credential."""
+
+
+class QuotaSettings(_Part):
+    """What one account may have; uploads of an administrator are not counted."""
+
+    models: int = Field(default=100, ge=1)
+    builds_at_once: int = Field(default=8, ge=1)
+    disk_bytes: int = Field(default=20 * GIB, ge=1024)
+    """Of all zips that are kept."""
+
+
 class CeilingSettings(_Part):
     """The most that an app's own settings may ask for."""
 
@@ -105,6 +144,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     hosts: tuple[str, ...] = ()
     """Further host names that this server answers for."""
+    apps_domain: str = "apps.localhost"
+    """Models' own pages live on hosts below this name."""
     database_url: str | None = None
     """SQLAlchemy URL; a SQLite file in the data folder where it is not set."""
     trust_uploads: bool = False
@@ -114,6 +155,9 @@ class Settings(BaseSettings):
     build: BuildSettings = Field(default_factory=BuildSettings)
     run: RunSettings = RunSettings()
     ceilings: CeilingSettings = CeilingSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    quotas: QuotaSettings = QuotaSettings()
 
     @classmethod
     def settings_customise_sources(

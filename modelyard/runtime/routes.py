@@ -25,6 +25,9 @@ class Route:
         port: Its port there.
         timeout_s: The time from a call's first byte to the answer's first byte, and between two bytes of it.
         keep_alive_s: How long an idle connection to the app may be used again.
+        label: The first part of the host name on which the model's own pages live.
+        public: Whether anybody may call it, without a credential.
+        shared_with: The users who may, beside the owner and administrators.
     """
 
     model_id: str
@@ -40,6 +43,9 @@ class Route:
     timeout_s: float = 60.0
     max_body_bytes: int = 100 * 1024 * 1024
     keep_alive_s: float = 30.0
+    label: str = ""
+    public: bool = False
+    shared_with: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,9 @@ class Activation(Protocol):
 
     async def lookup(self, owner: str, name: str) -> Route | None:
         """The model's route as the catalogue has it, starting nothing; None: there is no such model that is ready."""
+
+    async def lookup_label(self, label: str) -> Route | None:
+        """As `lookup`, by the label of the model's own host."""
 
     async def activate(self, model_id: str) -> Activated:
         """A running route; all callers of a model share one start. Waits without holding a thread.

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import InstanceState, VersionState
-from modelyard.store.tables import InstanceRow, ModelRow, VersionRow
+from modelyard.store.tables import InstanceRow, ModelRow, ShareRow, VersionRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,9 @@ class ServingVersion:
     host: str
     port: int
     plan: Plan
+    label: str
+    public: bool
+    shared_with: frozenset[str]
 
 
 def serving_by_name(session: Session, owner: str, name: str) -> ServingVersion | None:
@@ -35,12 +38,14 @@ def serving_by_id(session: Session, model_id: str) -> ServingVersion | None:
     return _serving(session, _ready_versions().where(ModelRow.id == model_id))
 
 
-def serving_all(session: Session) -> list[ServingVersion]:
-    """What serves each model that has a ready version."""
-    newest = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state == VersionState.READY)
-    top = newest.group_by(VersionRow.model_id).subquery()
-    both = _ready_versions().join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
-    return [_value(model, version) for model, version in session.execute(both).all()]
+def serving_by_label(session: Session, label: str) -> ServingVersion | None:
+    """As `serving_by_name`, by the label of the model's own host."""
+    return _serving(session, _ready_versions().where(ModelRow.label == label))
+
+
+def access_changed(session: Session, since: float) -> list[str]:
+    """The ids of the models of which it was said at or after `since` who may call them."""
+    return list(session.scalars(select(ModelRow.id).where(ModelRow.access_changed_at >= since)))
 
 
 def ready_version(session: Session, version_id: str) -> ServingVersion | None:
@@ -94,10 +99,10 @@ def _ready_versions() -> Select[ModelRow, VersionRow]:
 
 def _serving(session: Session, ready: Select[ModelRow, VersionRow]) -> ServingVersion | None:
     found = session.execute(ready.order_by(VersionRow.number.desc()).limit(1)).first()
-    return _value(*found) if found else None
+    return _value(session, *found) if found else None
 
 
-def _value(model: ModelRow, version: VersionRow) -> ServingVersion:
+def _value(session: Session, model: ModelRow, version: VersionRow) -> ServingVersion:
     plan = Plan.model_validate(version.plan)
     if version.port:
         # Verification may have found the app on another port than it declared: it is expected there from then on.
@@ -112,4 +117,7 @@ def _value(model: ModelRow, version: VersionRow) -> ServingVersion:
         host=version.host or "127.0.0.1",
         port=version.port or 0,
         plan=plan,
+        label=model.label,
+        public=model.public,
+        shared_with=frozenset(session.scalars(select(ShareRow.username).where(ShareRow.model_id == model.id))),
     )

@@ -11,6 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modelyard.store import audit
 from modelyard.store.doorbell import Doorbell
 
 BUSY_TIMEOUT_MS = 30_000
@@ -41,6 +42,7 @@ class Database:
             if self.is_sqlite:
                 session.connection(execution_options={"begin": "IMMEDIATE"})
             yield session
+            audit.seal(session)
             session.commit()
             for channel in session.info.pop("ring", ()):
                 self.bell.ring(channel)

@@ -77,6 +77,7 @@ BUILDS = "builds"
 OUTBOX = "outbox"
 BUS = "bus"
 INSTANCES = "instances"
+CREDENTIALS = "credentials"
 
 
 def build_channel(build_id: str) -> str:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from modelyard.domain.errors import Conflict, Invalid
 from modelyard.store.database import Database
-from modelyard.store.tables import IdempotencyRow, Json
+from modelyard.store.row import Json
+from modelyard.store.tables import IdempotencyRow
 
 KEEP_S = 86400
 LEASE_S = 30.0

@@ -1,31 +1,10 @@
-"""Every row that is kept, grouped by the one service that writes it."""
+"""Every row that is kept beside those of accounts, grouped by the one service that writes it."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
 
 from modelyard.domain.states import BuildState, InstanceState, VersionState
-
-ID = String(36)
-NAME = String(40)
-STATE = String(16)
-SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts by itself only for its own INTEGER keys."""
-
-Json = dict[str, object]
-
-
-class Row(DeclarativeBase):
-    """The base of all rows; names every constraint, so that migrations can speak of it."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
+from modelyard.store.row import ID, NAME, SEQUENCE, STATE, Json, Row
 
 # Written by the upload service.
 
@@ -42,8 +21,24 @@ class ModelRow(Row):
     deleted_at: Mapped[float | None] = mapped_column(Float)
     newest: Mapped[int] = mapped_column(Integer, default=0)
     """The highest version number that was ever given out."""
+    label: Mapped[str] = mapped_column(String(33), unique=True)
+    """The first part of the host name on which its own pages live."""
+    public: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether anybody may call it, without a credential."""
+    access_changed_at: Mapped[float] = mapped_column(Float, default=0.0, index=True)
+    """When it was last said who may call it: routes that were made before are made anew."""
 
     __table_args__ = (UniqueConstraint("owner", "name"),)
+
+
+class ShareRow(Row):
+    """A user who may call a model of somebody else."""
+
+    __tablename__ = "shares"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    username: Mapped[str] = mapped_column(NAME, primary_key=True)
+    created_at: Mapped[float] = mapped_column(Float)
 
 
 class VersionRow(Row):
@@ -189,11 +184,27 @@ class AuditRow(Row):
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
     at: Mapped[float] = mapped_column(Float)
     actor: Mapped[str] = mapped_column(String(80))
+    credential: Mapped[str] = mapped_column(String(80), default="")
+    """`key:ID` or `session:ID`; empty where nobody had signed in."""
     action: Mapped[str] = mapped_column(String(40))
     object: Mapped[str] = mapped_column(String(120), index=True)
+    result: Mapped[str] = mapped_column(String(40), default="done")
+    address: Mapped[str] = mapped_column(String(45), default="")
     request_id: Mapped[str] = mapped_column(String(80))
+    chain: Mapped[str] = mapped_column(String(64), default="")
+    """SHA-256 over the row before it and this one; empty in rows from before there was a chain."""
 
     __table_args__ = ({"sqlite_autoincrement": True},)
+
+
+class AuditHeadRow(Row):
+    """The end of the audit trail's chain: one row, held by whoever appends."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(SEQUENCE)
+    chain: Mapped[str] = mapped_column(String(64))
 
 
 # The local bus.

@@ -1,6 +1,6 @@
-"""Who may do what: a credential becomes a `Principal`, and every route declares the action that it performs."""
+"""Who may do what: a credential becomes a `Principal`, every route declares its action, and one table says who may perform it."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
@@ -9,7 +9,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount
 
-from modelyard.domain.errors import NotFound, Unauthenticated
+from modelyard.domain import accounts
+from modelyard.domain.accounts import ALL_SCOPES, Role
+from modelyard.domain.errors import Forbidden, NotFound, Unauthenticated
+from modelyard.runtime.routes import Route
+from modelyard.store.audit import Actor
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,39 +25,63 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Action(StrEnum):
-    """What a route does; `PUBLIC` needs no credential."""
+    """What a route does; `PUBLIC` needs no credential, and `PREDICT` asks for one once it knows the model."""
 
     PUBLIC = "public"
     UPLOAD = "upload"
     READ = "read"
     DELETE = "delete"
+    SHARE = "share"
     PREDICT = "predict"
+    ACCOUNT = "account"
     ADMINISTER = "administer"
 
 
-class Role(StrEnum):
-    """What an account may do beside its own things."""
-
-    ADMIN = "admin"
-    MEMBER = "member"
+_NEEDS: Mapping[Action, accounts.Scope] = {
+    Action.UPLOAD: accounts.Scope.WRITE,
+    Action.READ: accounts.Scope.READ,
+    Action.DELETE: accounts.Scope.WRITE,
+    Action.SHARE: accounts.Scope.WRITE,
+    Action.ACCOUNT: accounts.Scope.ACCOUNT,
+    Action.ADMINISTER: accounts.Scope.ADMIN,
+}
+_VIEWS = frozenset({Action.READ, Action.PREDICT, Action.ACCOUNT})
+_MAY: Mapping[Role, frozenset[Action]] = {
+    Role.VIEWER: _VIEWS,
+    Role.MEMBER: _VIEWS | {Action.UPLOAD, Action.DELETE, Action.SHARE},
+    Role.ADMIN: frozenset(Action),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: the account's name, its role, and whether a browser's cookie or a key said so."""
+    """Who calls, and with what.
+
+    Args:
+        credential: `key:ID` or `session:ID`, for the audit trail and for limits.
+        by_cookie: Whether a browser's cookie said so.
+    """
 
     username: str
     role: Role
+    scopes: frozenset[str] = ALL_SCOPES
+    account_id: str = ""
+    credential: str = ""
     by_cookie: bool = False
+
+    @property
+    def sees(self) -> str | None:
+        """The owner whose objects it may act on; None: everybody's. Selects take it as they are told."""
+        return None if self.role is Role.ADMIN else self.username
 
 
 class Authenticator(Protocol):
     """Turns what a caller sent into a principal; None where it is not good."""
 
-    def by_token(self, token: str) -> Principal | None:
-        """The principal of an API key or a token."""
+    async def by_token(self, token: str) -> Principal | None:
+        """The principal of an API key or an access token."""
 
-    def by_cookie(self, value: str) -> Principal | None:
+    async def by_cookie(self, value: str) -> Principal | None:
         """The principal of a browser's session."""
 
 
@@ -63,16 +91,56 @@ def authorize(principal: Principal, owner: str) -> None:
     Raises:
         NotFound: It may not; nobody learns from it whether the object exists.
     """
-    if principal.role is not Role.ADMIN and principal.username != owner:
+    if principal.sees not in {None, owner}:
         raise NotFound
 
 
+def permit(principal: Principal, action: Action) -> None:
+    """Return where the principal may perform such an action at all, on whatever object.
+
+    Raises:
+        Forbidden: `role_too_small` or `scope_too_small`.
+    """
+    if action not in _MAY[principal.role]:
+        raise Forbidden(
+            "role_too_small", f"An account of the role {principal.role} may not {action}.", "Ask an administrator for another role."
+        )
+    scope = _NEEDS.get(action)
+    if scope is not None and scope not in principal.scopes:
+        raise Forbidden(
+            "scope_too_small", f"This credential lacks the scope {scope}.", f"Make a key that has it: modelyard keys create --scope {scope}"
+        )
+
+
+def admit_call(principal: Principal | None, owner: str, name: str, route: Route | None) -> Route:
+    """The model's route, where this caller may call it.
+
+    Raises:
+        Unauthenticated: There is no credential, and the model is not public, or is none.
+        Forbidden: `scope_too_small`, the credential is for other models, whether or not this one exists.
+        NotFound: The model is not theirs to call, or is none.
+    """
+    if principal is None:
+        if route is None or not route.public:
+            raise no_credential()
+        return route
+    if not accounts.may_predict(principal.scopes, owner, name):
+        raise Forbidden(
+            "scope_too_small",
+            "This credential is not good for calling this model.",
+            "Make a key for it: modelyard keys create --scope predict",
+        )
+    if route is None or not (route.public or principal.sees in {None, owner} or principal.username in route.shared_with):
+        raise NotFound
+    return route
+
+
 def requires(action: Action) -> Any:
-    """A dependency that declares a route's action, and lets only those with a credential pass."""
+    """A dependency that declares a route's action, and lets only those pass who may perform it."""
 
     def check(request: Request) -> None:
-        if action is not Action.PUBLIC and principal_of(request.scope) is None:
-            raise no_credential()
+        if action is not Action.PUBLIC:
+            permit(current(request), action)
 
     check.action = action  # type: ignore[attr-defined]
     return Depends(check)
@@ -86,11 +154,23 @@ def current(request: Request) -> Principal:
     return principal
 
 
+def acting(request: Request) -> Actor:
+    """The caller as the audit trail names them; without a name where nobody has signed in."""
+    principal = principal_of(request.scope)
+    address = request.client.host if request.client else ""
+    request_id = str(request.state.request_id)
+    return Actor(principal.username, principal.credential, address, request_id) if principal else Actor("", "", address, request_id)
+
+
 Caller = Annotated[Principal, Depends(current)]
+Acting = Annotated[Actor, Depends(acting)]
 
 
 class Guarded:
-    """An ASGI application that is reached only with a credential, mounted for one action."""
+    """An ASGI application beside the routes, mounted for one action.
+
+    For `PREDICT` it lets everybody pass: the door itself asks, with `admit_call`, once it knows whether the model is public.
+    """
 
     def __init__(self, app: Asgi, action: Action) -> None:
         self._app = app
@@ -98,8 +178,11 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or raise `Unauthenticated`."""
-        if self.action is not Action.PUBLIC and principal_of(scope) is None:
-            raise no_credential()
+        if self.action not in {Action.PUBLIC, Action.PREDICT}:
+            principal = principal_of(scope)
+            if principal is None:
+                raise no_credential()
+            permit(principal, self.action)
         await self._app(scope, receive, send)
 
 
@@ -114,7 +197,7 @@ def no_credential() -> Unauthenticated:
     return Unauthenticated(
         "no_credential",
         "This needs a credential.",
-        'Send "Authorization: Bearer $(modelyard token)", or open the link that `modelyard token --link` prints.',
+        'Send "Authorization: Bearer $(modelyard token)", or sign in at /login.',
     )
 
 

@@ -47,7 +47,7 @@ class Gate:
         began = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                self._admit(scope)
+                await self._admit(scope)
                 await self._app(scope, receive, answer.send)
             except ModelyardError as error:
                 if answer.status:
@@ -67,10 +67,10 @@ class Gate:
                 tell = log.debug if scope["raw_path"].startswith(APP_PREFIX) else log.info
                 tell("request", method=scope["method"], path=scope["path"], status=answer.status, took_ms=took_ms)
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         found = _headers(scope)
         self._check_host(found)
-        scope["state"]["principal"] = principal = self._principal(scope, found)
+        scope["state"]["principal"] = principal = await self._principal(scope, found)
         if scope["method"] not in SAFE:
             _check_origin(scope, found, principal)
 
@@ -83,10 +83,10 @@ class Gate:
                 "host_refused", "This server does not answer for that host name.", "Use localhost, or name the host in the setting `hosts`."
             )
 
-    def _principal(self, scope: Scope, found: dict[str, str]) -> Principal | None:
+    async def _principal(self, scope: Scope, found: dict[str, str]) -> Principal | None:
         if credential := found.get("authorization"):
             scheme, _, token = credential.partition(" ")
-            principal = self._authenticator.by_token(token.strip()) if scheme.lower() == "bearer" else None
+            principal = await self._authenticator.by_token(token.strip()) if scheme.lower() == "bearer" else None
             if principal is None:
                 raise Unauthenticated("bad_credential", "This credential is not good.", "Send the one that `modelyard token` prints.")
             return principal
@@ -94,7 +94,7 @@ class Gate:
         if scope["raw_path"].startswith(APP_PREFIX):
             return None
         value = _cookie(found.get("cookie", ""))
-        return self._authenticator.by_cookie(value) if value else None
+        return await self._authenticator.by_cookie(value) if value else None
 
 
 class _Answer:

@@ -51,6 +51,10 @@ class Runner:
         self.lookups += 1
         return self.catalogue.get((owner, name))
 
+    async def lookup_label(self, label: str) -> Route | None:
+        self.lookups += 1
+        return next((route for route in self.catalogue.values() if route.label == label), None)
+
     async def activate(self, model_id: str) -> Activated:
         if self.refusal is not None:
             raise self.refusal
@@ -99,6 +103,11 @@ class Stage:
         self._thread.start()
         until(lambda: self._server.started, "the server listens")
 
+    def _admit(self, _caller: Caller | None, _owner: str, _name: str, route: Route | None) -> Route:
+        if route is None or not self.allowed:
+            raise NotFound
+        return route
+
     def set_up(self, settings: DoorSettings) -> None:
         """A new door with nothing behind it."""
         self.routes = FrontDoorRoutes(absent_s=settings.absent_s)
@@ -107,7 +116,7 @@ class Stage:
         self.allowed = True
         self.strays: list[bytes] = []
         self.closed_early = 0
-        self._door: FrontDoor[Caller] = FrontDoor(self.routes, self.runner, lambda _caller, _route: self.allowed, settings)
+        self._door: FrontDoor[Caller] = FrontDoor(self.routes, self.runner, self._admit, settings)
 
     def take_down(self) -> None:
         """End the apps of the case, and what the door holds of them."""

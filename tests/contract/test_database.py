@@ -12,10 +12,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
+from modelyard.store import audit
+from modelyard.store.account_tables import AccountRow
 from modelyard.store.database import Database, normalise, ring_after_commit, sqlite_url
 from modelyard.store.doorbell import Doorbell
 from modelyard.store.migrations import downgrade, migrate
-from modelyard.store.tables import InboxRow, ModelRow, OutboxRow, Row, VersionRow
+from modelyard.store.row import Row
+from modelyard.store.tables import InboxRow, ModelRow, OutboxRow, VersionRow
+
+NEWEST = "0002"
 
 
 @pytest.fixture
@@ -164,25 +169,40 @@ def test_a_database_that_is_gone_is_not_ready(tmp_path: Path) -> None:
 
 def test_the_migrations_make_what_the_rows_say_and_go_down_and_up_again(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "yard.db")
-    assert migrate(url) == "0001"
+    assert migrate(url) == NEWEST
     assert differences(url) == []
-    assert migrate(url) == "0001"
+    assert migrate(url) == NEWEST
 
     downgrade(url, "base")
     assert tables(url) == {"alembic_version"}
-    assert migrate(url) == "0001"
+    assert migrate(url) == NEWEST
     assert differences(url) == []
     assert tables(url) == {*Row.metadata.tables, "alembic_version"}
 
 
-def test_a_migration_keeps_the_rows_that_are_there(database: Database) -> None:
+def test_a_migration_keeps_the_rows_that_are_there_and_gives_their_owners_accounts(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "yard.db")
+    migrate(url, "0001")
+    with sqlite3.connect(tmp_path / "yard.db") as old:
+        for n, owner in enumerate(("pay-pal", "paypal", "paypal")):
+            model = (f"01990000-0000-7000-8000-00000000000{n}", owner, f"fruit-{n}", 1.5 + n, 0)
+            old.execute("insert into models (id, owner, name, created_at, newest) values (?, ?, ?, ?, ?)", model)
+        old.execute("insert into audit (at, actor, action, object, request_id) values (1, 'owner', 'upload', 'x', 'r')")
+    old.close()
+
+    migrate(url)
+
+    database = Database(url, Doorbell())
     with database.write() as session:
-        session.add(ModelRow(id="m", owner="ada", name="fruit", created_at=1.5))
-
-    migrate(database.url)
-
+        models = session.scalars(select(ModelRow).order_by(ModelRow.created_at)).all()
+        assert [(model.created_at, model.label, model.public) for model in models] == [
+            (1.5 + n, f"fruit-{n}-00000000000{n}", False) for n in range(3)
+        ]
+        assert sorted(session.scalars(select(AccountRow.username))) == ["pay-pal", "paypal"]
+        audit.append(session, audit.Actor("ada"), "delete", "y", 2.0)
     with database.read() as session:
-        assert session.get_one(ModelRow, "m").created_at == 1.5
+        assert audit.verify(session) is None
+    database.close()
 
 
 def test_a_data_folder_with_odd_letters_in_its_name_can_be_migrated(tmp_path: Path) -> None:
@@ -191,7 +211,7 @@ def test_a_data_folder_with_odd_letters_in_its_name_can_be_migrated(tmp_path: Pa
     migrate(sqlite_url(folder / "yard.db"))
 
     with sqlite3.connect(folder / "yard.db") as connection:
-        assert connection.execute("select version_num from alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("select version_num from alembic_version").fetchall() == [(NEWEST,)]
     connection.close()
 
 

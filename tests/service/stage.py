@@ -7,10 +7,9 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,22 +18,27 @@ from fake_builder import FakeBuilder
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from auth_service.keys import ApiKey, new_key, parse_key
-from auth_service.service import OwnerAuthenticator, auth, authenticator
+from auth_service import repository as credentials
+from auth_service.service import auth
 from inference_service.instances import Instances
 from inference_service.service import inference
 from modelyard.bus.local import LocalBus
+from modelyard.domain.accounts import ALL_SCOPES, Role
+from modelyard.domain.api_keys import ApiKey, new_key
 from modelyard.run.process import Process
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.run.settings import load_settings
-from modelyard.store import catalog, doorbell
+from modelyard.store import accounts, catalog, doorbell
+from modelyard.store.audit import Actor
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
 from modelyard.store.outbox_relay import OutboxRelay
-from modelyard.store.tables import BuildRow, OutboxRow, Row, VersionRow
-from modelyard.web.access import Action, Asgi, Guarded, Message, Principal, Receive, Role, Scope, Send
+from modelyard.store.row import Row
+from modelyard.store.tables import BuildRow, OutboxRow, VersionRow
+from modelyard.web.access import Action, Asgi, Guarded, Message, Receive, Scope, Send
 from modelyard.web.app import create_app
+from modelyard.web.credentials import Credentials
 from upload_service.claims import Claims
 from upload_service.service import builder_role, upload
 
@@ -77,22 +81,6 @@ def in_thread(call: Callable[[], T]) -> "Future[T]":
     return begun
 
 
-@dataclass(frozen=True, slots=True)
-class TwoAccounts:
-    """An `Authenticator` that knows a member beside the owner."""
-
-    owner: OwnerAuthenticator
-    member: ApiKey
-    username: str
-
-    def by_token(self, token: str) -> Principal | None:
-        key = parse_key(token)
-        return Principal(self.username, Role.MEMBER) if key is not None and key.same(self.member) else self.owner.by_token(token)
-
-    def by_cookie(self, value: str) -> Principal | None:
-        return self.owner.by_cookie(value)
-
-
 class Stage:
     """One data folder with everything over it; nothing moves unless the test says so.
 
@@ -115,11 +103,13 @@ class Stage:
         self.builder = FakeBuilder()
         self.bus = LocalBus(self.database, self.kernel.clock)
         self.claims = Claims(self.database, told.build.lease_s, self.kernel.clock)
-        self.authenticator = authenticator(self.kernel)
-        self.member = new_key()
+        self.auth = auth(self.kernel)
+        self.member = self.key("mia")
         self.services = self._services()
-        self.app: Asgi = create_app(self.services, TwoAccounts(self.authenticator, self.member, "mia"), told.hosts)
-        self.http = self.client(self.authenticator.key.text)
+        self.credentials = Credentials(self.database, self.kernel.clock)
+        self.credentials.refresh()
+        self.app: Asgi = create_app(self.services, self.credentials, told.hosts)
+        self.http = self.client(self.auth.key.text)
 
     def _services(self) -> list[Service]:
         relay = OutboxRelay(self.database, self.bus, self.kernel.clock)
@@ -127,10 +117,23 @@ class Stage:
             upload(self.kernel, self.builder, lambda _digest: None),  # type: ignore[arg-type]
             builder_role(self.kernel, self.builder, alone=True),  # type: ignore[arg-type]
             inference(self.kernel, self.bus),
-            auth(self.authenticator.sessions),
+            self.auth.service,
             Service("gateway", "gateway", mounts={"/m/": Guarded(echo, Action.PREDICT)}),
             Service("relay", loops=[Loop("relay", relay.step, doorbell.OUTBOX, 1.0)]),
         ]
+
+    def key(self, username: str, scopes: Iterable[str] = ALL_SCOPES, role: Role = Role.MEMBER) -> ApiKey:
+        """A key of this user, whose account is made where there is none."""
+        made, now = new_key(), self.kernel.clock()
+        with self.database.write() as session:
+            credentials.add_key(session, made, accounts.ensure(session, username, now, role), "test", scopes, now)
+        return made
+
+    def cookie(self, username: str = "owner") -> str:
+        """A browser session's cookie of this user."""
+        cookie = self.auth.sessions.enter(self.auth.sessions.new_ticket(username), Actor(""), "test")
+        assert cookie is not None
+        return cookie
 
     def client(self, token: str | None = None, *, cookie: str | None = None) -> TestClient:
         """A caller, with a token, with a session's cookie, or with neither."""
@@ -237,7 +240,8 @@ def form(name: str = "fruit", content: bytes | None = None, *, owner: str = "ada
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Stands where models answer: says whom the gate let in."""
     del receive
-    body = json.dumps({"path": scope["path"], "user": scope["state"]["principal"].username}).encode()
+    principal = scope["state"]["principal"]
+    body = json.dumps({"path": scope["path"], "user": principal.username if principal else None}).encode()
     start: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
     await send(start)
     await send({"type": "http.response.body", "body": body})

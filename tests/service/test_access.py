@@ -6,7 +6,6 @@ import httpx2
 import pytest
 from stage import ORIGIN, Stage, form
 
-from auth_service.sessions import SESSION_S
 from modelyard.store.tables import VersionRow
 
 OWN = {"origin": ORIGIN}
@@ -28,7 +27,7 @@ def test_a_first_link_signs_one_browser_in_once(stage: Stage) -> None:
     assert (entered.headers["referrer-policy"], entered.headers["cache-control"]) == ("no-referrer", "no-store")
     cookie = re.fullmatch(r"__Host-modelyard=([^;]+); HttpOnly; Max-Age=(\d+); Path=/; SameSite=lax; Secure", entered.headers["set-cookie"])
     assert cookie is not None
-    assert int(cookie[2]) == SESSION_S
+    assert int(cookie[2]) == stage.kernel.settings.auth.session_s
     assert stage.client(cookie=cookie[1]).get("/models/ada").status_code == 200
 
     again = stage.client().get(link)
@@ -43,15 +42,15 @@ def test_a_link_that_was_never_given_out_signs_nobody_in(stage: Stage) -> None:
 
 
 def test_only_the_owner_s_key_makes_links(stage: Stage) -> None:
-    browser, member = stage.client(cookie=stage.authenticator.sessions.cookie()), stage.client(stage.member.text)
+    browser, member = stage.client(cookie=stage.cookie()), stage.client(stage.member.text)
 
-    assert [each.post("/first", headers=OWN).status_code for each in (browser, member, stage.client())] == [404, 404, 401]
+    assert [each.post("/first", headers=OWN).status_code for each in (browser, member, stage.client())] == [404, 403, 401]
 
 
 def test_a_browser_s_session_ends(stage: Stage) -> None:
-    browser = stage.client(cookie=stage.authenticator.sessions.cookie())
+    browser = stage.client(cookie=stage.cookie())
     assert browser.get("/models/ada").status_code == 200
-    stage.ahead_s = SESSION_S + 1
+    stage.ahead_s = stage.kernel.settings.auth.session_s + 1
 
     assert browser.get("/models/ada").status_code == 401
 
@@ -67,7 +66,7 @@ def test_a_person_without_a_session_is_told_how_to_get_one_and_a_program_gets_a_
 
 @pytest.mark.parametrize("path", ["/m/ada/fruit/", "/m/ada/fruit/predict", "/m/x"])
 def test_on_the_addresses_of_models_a_browser_s_cookie_means_nothing(stage: Stage, path: str) -> None:
-    browser = stage.client(cookie=stage.authenticator.sessions.cookie())
+    browser = stage.client(cookie=stage.cookie())
 
     assert browser.get("/models/ada").status_code == 200
     assert browser.get(path).status_code == 401

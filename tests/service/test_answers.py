@@ -6,7 +6,7 @@ import pytest
 from fastapi import APIRouter
 from stage import ORIGIN, Stage, echo
 
-from auth_service.keys import new_key
+from modelyard.domain.api_keys import new_key
 from modelyard.run.service import Service
 from modelyard.store.tables import VersionRow
 from modelyard.web.access import Action, UndeclaredRouteError, declared, requires
@@ -61,7 +61,7 @@ def test_a_part_that_is_down_is_told_by_readyz_alone(stage: Stage) -> None:
     def down() -> None:
         raise ConnectionError("no database")
 
-    app = create_app([*stage.services, Service("broken", ready={"broken": down})], stage.authenticator)
+    app = create_app([*stage.services, Service("broken", ready={"broken": down})], stage.credentials)
     nobody = type(stage.http)(app, base_url=ORIGIN)
 
     answer = nobody.get("/readyz")
@@ -71,7 +71,7 @@ def test_a_part_that_is_down_is_told_by_readyz_alone(stage: Stage) -> None:
 
 
 def test_credentials_that_are_not_good_are_refused_also_where_none_is_needed(stage: Stage) -> None:
-    good = stage.authenticator.key.text
+    good = stage.auth.key.text
     bad = [good[:-1] + ("0" if good[-1] != "0" else "1"), new_key().text, good + "x", good.upper(), "x", "", "my___", "ü"]
     for token in bad:
         answer = stage.client().get("/health", headers=[(b"authorization", f"Bearer {token}".encode())])
@@ -156,7 +156,7 @@ def test_a_fault_of_ours_is_told_without_its_words(stage: Stage) -> None:
     def breaks() -> None:
         raise RuntimeError("the secret path /root/x")
 
-    app = create_app([*stage.services, Service("broken", routers=[router])], stage.authenticator)
+    app = create_app([*stage.services, Service("broken", routers=[router])], stage.credentials)
     answer = type(stage.http)(app, base_url=ORIGIN, raise_server_exceptions=False).get("/breaks")
 
     assert (answer.status_code, answer.json()["code"], answer.headers["content-type"]) == (500, "internal", "application/problem+json")
@@ -172,7 +172,7 @@ def test_a_route_without_an_action_stops_the_program(stage: Stage) -> None:
         raise AssertionError
 
     with pytest.raises(UndeclaredRouteError, match="/forgotten"):
-        create_app([Service("careless", "careless", routers=[router])], stage.authenticator)
+        create_app([Service("careless", "careless", routers=[router])], stage.credentials)
 
 
 def test_a_route_with_two_actions_stops_the_program(stage: Stage) -> None:
@@ -183,9 +183,9 @@ def test_a_route_with_two_actions_stops_the_program(stage: Stage) -> None:
         raise AssertionError
 
     with pytest.raises(UndeclaredRouteError, match="/torn"):
-        create_app([Service("careless", "careless", routers=[router])], stage.authenticator)
+        create_app([Service("careless", "careless", routers=[router])], stage.credentials)
 
 
 def test_an_application_beside_the_routes_must_be_guarded_as_well(stage: Stage) -> None:
     with pytest.raises(UndeclaredRouteError, match="echo"):
-        create_app([Service("careless", "careless", mounts={"/m/": echo})], stage.authenticator)
+        create_app([Service("careless", "careless", mounts={"/m/": echo})], stage.credentials)

@@ -64,7 +64,7 @@ def test_on_a_host_of_the_apps_the_console_is_not_there_even_for_the_owner(stage
 
 @pytest.mark.parametrize("name", ["host", "authorization", "origin", "sec-fetch-site"])
 def test_a_header_that_decides_comes_once(stage: Stage, name: str) -> None:
-    headers = [("host", HOST), ("authorization", f"Bearer {stage.authenticator.key.text}"), ("origin", ORIGIN), ("sec-fetch-site", "none")]
+    headers = [("host", HOST), ("authorization", f"Bearer {stage.auth.key.text}"), ("origin", ORIGIN), ("sec-fetch-site", "none")]
     twice = next(each for each in headers if each[0] == name)
 
     status, told = asyncio.run(call(stage, "GET", "/models/ada", [*headers, twice]))
@@ -104,7 +104,7 @@ SIGNED = ("bearer", "cookie")
 
 
 def test_every_pair_of_site_and_origin_passes_or_is_refused_by_the_rule(stage: Stage) -> None:
-    clients = {"bearer": stage.http, "cookie": stage.client(cookie=stage.authenticator.sessions.cookie())}
+    clients = {"bearer": stage.http, "cookie": stage.client(cookie=stage.cookie())}
     rows = list(product(SITES, ORIGINS, SIGNED))
     wrong = []
     for site, origin, signed in rows:
@@ -128,7 +128,7 @@ def test_every_unsafe_method_is_guarded_against_other_sites(stage: Stage, method
 
 
 def test_a_page_of_another_site_uploads_nothing(stage: Stage) -> None:
-    browser = stage.client(cookie=stage.authenticator.sessions.cookie())
+    browser = stage.client(cookie=stage.cookie())
 
     refused = browser.post("/upload", headers={"origin": "http://evil.test", "sec-fetch-site": "cross-site"}, **form())
     assert (refused.status_code, stage.count(VersionRow), stage.staging()) == (403, 0, [])

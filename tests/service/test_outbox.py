@@ -177,7 +177,8 @@ def wanted(stage: Stage) -> set[str]:
 
 def serving(stage: Stage) -> set[str]:
     with stage.database.read() as session:
-        return {each.version_id for each in catalog.serving_all(session)}
+        names = session.execute(select(ModelRow.owner, ModelRow.name)).all()
+        return {each.version_id for owner, name in names if (each := catalog.serving_by_name(session, owner, name))}
 
 
 def test_a_newer_version_takes_over_and_the_world_is_told(stage: Stage) -> None:

@@ -63,7 +63,7 @@ class House:
 @pytest.fixture
 def house(make_stage: Callable[..., Stage]) -> House:
     stage = make_stage(upload__max_bytes=LIMIT_BYTES)
-    return House(stage, stage.client(cookie=stage.authenticator.sessions.cookie()), stage.client())
+    return House(stage, stage.client(cookie=stage.cookie()), stage.client())
 
 
 class Outline(HTMLParser):

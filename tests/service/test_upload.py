@@ -182,7 +182,7 @@ def test_a_body_that_breaks_off_leaves_nothing_and_is_no_fault_of_ours(
     stage: Stage, part: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = body(username="ada", model_name="fruit", file=app_zip() + bytes(300_000))
-    head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {stage.authenticator.key.text}\r\nIdempotency-Key: k\r\n"
+    head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {stage.auth.key.text}\r\nIdempotency-Key: k\r\n"
     head += f"Content-Type: {TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
     printed = ""
     with stage.live() as url:

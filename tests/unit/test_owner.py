@@ -14,7 +14,7 @@ from modelyard.domain.errors import Invalid
 def test_the_first_start_writes_a_key_that_its_user_alone_can_read_and_later_ones_keep_it(tmp_path: Path) -> None:
     first = owner_key(tmp_path)
 
-    assert owner_key(tmp_path).same(first)
+    assert owner_key(tmp_path) == first
     assert (tmp_path / FILE).read_text() == first.text + "\n"
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [FILE]

@@ -14,7 +14,7 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ApiKey:
-    """A key in full; it is shown once, and kept as the SHA-256 of its secret alone where a table keeps it.
+    """A key in full; it is shown once, and kept as the SHA-256 of its secret.
 
     Args:
         id: 12 characters that find the row.
@@ -29,9 +29,14 @@ class ApiKey:
         """The key as its holder sends it."""
         return f"{PREFIX}_{self.id}_{self.secret}_{_checksum(self.id, self.secret)}"
 
-    def same(self, other: "ApiKey") -> bool:
-        """Whether both are the same key, in a time that tells nothing."""
-        return hmac.compare_digest(_fingerprint(self), _fingerprint(other))
+    @property
+    def sha256(self) -> str:
+        """Of the secret alone, 64 hex digits: what a table keeps."""
+        return sha256(self.secret.encode()).hexdigest()
+
+    def matches(self, kept: str) -> bool:
+        """Whether `kept` is the hash of this key's secret, in a time that tells nothing."""
+        return hmac.compare_digest(self.sha256, kept)
 
     def __repr__(self) -> str:
         return f"ApiKey(id={self.id!r})"
@@ -51,10 +56,6 @@ def parse_key(text: str) -> ApiKey | None:
     if (len(key_id), len(secret)) != (ID_LENGTH, SECRET_LENGTH) or not hmac.compare_digest(_checksum(key_id, secret), checksum):
         return None
     return ApiKey(key_id, secret)
-
-
-def _fingerprint(key: ApiKey) -> bytes:
-    return sha256(f"{key.id}_{key.secret}".encode()).digest()
 
 
 def _checksum(key_id: str, secret: str) -> str:

@@ -1,0 +1,134 @@
+"""Turns credentials into principals: API keys and cookies by their rows, access tokens by their signature; what was once found is kept for seconds."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from anyio import to_thread
+
+from modelyard.domain.accounts import ALL_SCOPES, Role
+from modelyard.domain.api_keys import ApiKey, parse_key
+from modelyard.store import accounts
+from modelyard.store.accounts import Holder
+from modelyard.store.database import Database
+from modelyard.web.access import Principal
+from modelyard.web.tokens import API, Claims, TokenVerifier
+
+KEPT_S = 10.0
+"""How long a row is believed without being read again; a revocation does not wait for it."""
+MOST_KEPT = 10_000
+LONGEST = 4096
+"""Characters of a credential; what is longer is none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A credential that was good when it was looked at, and what could end it."""
+
+    principal: Principal
+    until: float
+    account: str
+    epoch: int
+    own: str
+
+
+class Credentials:
+    """The `Authenticator` of every process.
+
+    Args:
+        clock: Seconds since 1970.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._verifier = TokenVerifier()
+        self._revoked: dict[str, int] = {}
+        self._known: dict[bytes, _Known] = {}
+
+    def refresh(self) -> bool:
+        """Read anew which keys sign and what was revoked; a loop's step, called once before the first request."""
+        now = self._clock()
+        with self._database.read() as session:
+            self._verifier.trust(accounts.public_keys(session, now))
+            self._revoked = accounts.revocations(session, now)
+        return False
+
+    async def by_token(self, token: str) -> Principal | None:
+        """See `Authenticator`; an API key's row is read in a thread."""
+        if not token or len(token) > LONGEST:
+            return None
+        mark = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        if known := self._still_good(mark):
+            return known
+        if (key := parse_key(token)) is not None:
+            return self._keep(mark, await to_thread.run_sync(self._key, key))
+        return self._keep(mark, self._claims(token))
+
+    async def by_cookie(self, value: str) -> Principal | None:
+        """See `Authenticator`; the session's row is read in a thread."""
+        session_id, mark, secret = value.partition(".")
+        if not mark or len(value) > LONGEST or not value.isascii():
+            return None
+        # Prefixed: what is good as a cookie is not therefore good as a token.
+        name = sha256(b"cookie " + value.encode()).digest()
+        if known := self._still_good(name):
+            return known
+        return self._keep(name, await to_thread.run_sync(self._session, session_id, secret))
+
+    def _key(self, key: ApiKey) -> _Known | None:
+        now = self._clock()
+        with self._database.read() as session:
+            fact = accounts.key_fact(session, key.id)
+        if fact is None or not key.matches(fact.secret_sha256) or (fact.expires_at is not None and fact.expires_at <= now):
+            return None
+        if fact.last_used_at is None or fact.last_used_at < now - accounts.USE_NOTED_S:
+            with self._database.write() as session:
+                accounts.note_use(session, key.id, now)
+        until = now + KEPT_S if fact.expires_at is None else min(now + KEPT_S, fact.expires_at)
+        return _known(fact.holder, fact.scopes, f"key:{key.id}", until)
+
+    def _session(self, session_id: str, secret: str) -> _Known | None:
+        now = self._clock()
+        with self._database.read() as session:
+            fact = accounts.session_fact(session, session_id)
+        if fact is None or fact.expires_at <= now or not hmac.compare_digest(sha256(secret.encode()).hexdigest(), fact.secret_sha256):
+            return None
+        return _known(fact.holder, ALL_SCOPES, f"session:{session_id}", min(now + KEPT_S, fact.expires_at), by_cookie=True)
+
+    def _claims(self, token: str) -> _Known | None:
+        claims = self._verifier.verify(token, API, self._clock())
+        return _of_claims(claims) if claims is not None else None
+
+    def _still_good(self, mark: bytes) -> Principal | None:
+        known = self._known.get(mark)
+        if known is None or not self._is_good(known):
+            return None
+        return known.principal
+
+    def _is_good(self, known: _Known) -> bool:
+        if known.until <= self._clock() or known.own in self._revoked:
+            return False
+        return known.epoch >= self._revoked.get(known.account, 0)
+
+    def _keep(self, mark: bytes, known: _Known | None) -> Principal | None:
+        # Asked again: it may have been revoked while its row was being read.
+        if known is None or not self._is_good(known):
+            self._known.pop(mark, None)
+            return None
+        if len(self._known) >= MOST_KEPT:
+            self._known.clear()
+        self._known[mark] = known
+        return known.principal
+
+
+def _known(holder: Holder, scopes: frozenset[str], own: str, until: float, *, by_cookie: bool = False) -> _Known:
+    principal = Principal(holder.username, holder.role, scopes, holder.account_id, own, by_cookie)
+    return _Known(principal, until, f"account:{holder.account_id}", holder.epoch, own)
+
+
+def _of_claims(claims: Claims) -> _Known:
+    own = f"session:{claims.session_id}"
+    principal = Principal(claims.username, Role(claims.role), claims.scopes, claims.account_id, own)
+    return _Known(principal, claims.expires_at, f"account:{claims.account_id}", claims.epoch, own)
