@@ -36,7 +36,7 @@ from modelyard.store.doorbell import Doorbell
 from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.store.row import Row
 from modelyard.store.tables import BuildRow, OutboxRow, VersionRow
-from modelyard.web.access import Action, Asgi, Guarded, Message, Receive, Scope, Send
+from modelyard.web.access import Action, Asgi, Guarded, Message, Receive, Scope, Send, no_credential
 from modelyard.web.app import create_app
 from modelyard.web.credentials import Credentials
 from upload_service.claims import Claims
@@ -241,7 +241,9 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Stands where models answer: says whom the gate let in."""
     del receive
     principal = scope["state"]["principal"]
-    body = json.dumps({"path": scope["path"], "user": principal.username if principal else None}).encode()
+    if principal is None:
+        raise no_credential()
+    body = json.dumps({"path": scope["path"], "user": principal.username}).encode()
     start: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
     await send(start)
     await send({"type": "http.response.body", "body": body})
