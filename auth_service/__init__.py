@@ -1,1 +1,1 @@
-"""Who calls: the owner's key, and the browser sessions that it opens."""
+"""Who calls: accounts, how they are proven, and what they are given to show for it."""

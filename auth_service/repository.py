@@ -1,22 +1,25 @@
 """The SQL of the auth service: credentials that were given out, one-time links, and what must be refused."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import CursorResult, delete
+from sqlalchemy import CursorResult, delete, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain.accounts import SessionKind, TicketPurpose
 from modelyard.domain.api_keys import ApiKey
 from modelyard.domain.ids import new_id
 from modelyard.store import doorbell
-from modelyard.store.account_tables import ApiKeyRow, RevocationRow, SessionRow, TicketRow
+from modelyard.store.account_tables import AccountRow, ApiKeyRow, RevocationRow, SessionRow, TicketRow
 from modelyard.store.database import ring_after_commit
 
-REFUSED_S = 900.0
-"""How long a revocation is kept: longer than anything lives in a cache, access tokens with their leeway included."""
+REFUSED_S = 86400.0 + 600.0
+"""How long a revocation is kept: longer than any token lives, those of models' own hosts and the leeway of clocks included."""
+
+KEPT_S = 86400.0
+"""How long a session's row outlives the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,33 @@ def add_key(
     return row
 
 
-def open_session(session: Session, account_id: str, kind: SessionKind, now: float, life_s: float, agent: str) -> tuple[SessionRow, str]:
+def keys_of(session: Session, account_id: str) -> Sequence[ApiKeyRow]:
+    """The account's keys that were not revoked, the oldest first."""
+    kept = select(ApiKeyRow).where(ApiKeyRow.account_id == account_id, ApiKeyRow.revoked_at.is_(None))
+    return session.scalars(kept.order_by(ApiKeyRow.created_at, ApiKeyRow.id)).all()
+
+
+def key_seen(session: Session, key_id: str, sees: str | None) -> ApiKeyRow | None:
+    """The key, where it was not revoked and the caller may act on it; held until the commit.
+
+    Args:
+        sees: See `Principal.sees`.
+    """
+    kept = select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.revoked_at.is_(None))
+    if sees is not None:
+        kept = kept.join(AccountRow, AccountRow.id == ApiKeyRow.account_id).where(AccountRow.username == sees)
+    return session.scalars(kept.with_for_update(of=ApiKeyRow)).first()
+
+
+def revoke_key(session: Session, key: ApiKeyRow, now: float) -> None:
+    """End the key everywhere."""
+    key.revoked_at = now
+    refuse(session, f"key:{key.id}", now)
+
+
+def open_session(
+    session: Session, account_id: str, kind: SessionKind, now: float, life_s: float, agent: str, *, by_link: bool = False
+) -> tuple[SessionRow, str]:
     """A new session, and the secret of its cookie."""
     secret = secrets.token_urlsafe(32)
     row = SessionRow(
@@ -62,10 +91,23 @@ def open_session(session: Session, account_id: str, kind: SessionKind, now: floa
         revoked_at=None,
         reason=None,
         agent=agent[:200],
+        by_link=by_link,
     )
     session.add(row)
     session.flush()
     return row, secret
+
+
+def revoke_session(session: Session, row: SessionRow, now: float, reason: str) -> None:
+    """End the session everywhere; what it was given is refused."""
+    row.revoked_at, row.reason = now, reason
+    refuse(session, f"session:{row.id}", now)
+
+
+def open_sessions(session: Session, account_id: str, now: float) -> Sequence[SessionRow]:
+    """The account's sessions that have not ended, the newest first."""
+    alive = select(SessionRow).where(SessionRow.account_id == account_id, SessionRow.revoked_at.is_(None), SessionRow.expires_at > now)
+    return session.scalars(alive.order_by(SessionRow.created_at.desc(), SessionRow.id.desc())).all()
 
 
 def add_ticket(
@@ -78,16 +120,19 @@ def add_ticket(
     return text
 
 
+def look_at_ticket(session: Session, purpose: TicketPurpose, text: str, now: float) -> Ticket | None:
+    """What the link is for, where it is good; it stays so."""
+    row = session.get(TicketRow, _hash(text))
+    return Ticket(row.account_id, row.subject) if row is not None and row.purpose == purpose and row.expires_at > now else None
+
+
 def take_ticket(session: Session, purpose: TicketPurpose, text: str, now: float) -> Ticket | None:
     """What the link was for, where it was good; whoever deletes the row has taken it, and nobody else."""
-    row = session.get(TicketRow, _hash(text))
-    if row is None or row.purpose != purpose or row.expires_at <= now:
+    ticket = look_at_ticket(session, purpose, text, now)
+    if ticket is None:
         return None
-    session.expunge(row)
-    taken = session.execute(delete(TicketRow).where(TicketRow.sha256 == row.sha256))
-    if not isinstance(taken, CursorResult) or taken.rowcount != 1:
-        return None
-    return Ticket(row.account_id, row.subject)
+    taken = session.execute(delete(TicketRow).where(TicketRow.sha256 == _hash(text)))
+    return ticket if isinstance(taken, CursorResult) and taken.rowcount == 1 else None
 
 
 def refuse(session: Session, subject: str, now: float, epoch: int = 0) -> None:
@@ -97,5 +142,12 @@ def refuse(session: Session, subject: str, now: float, epoch: int = 0) -> None:
     ring_after_commit(session, doorbell.CREDENTIALS)
 
 
+def prune(session: Session, now: float) -> None:
+    """Remove what nobody can use any more: sessions and links whose time is over, revocations of what is dead."""
+    session.execute(delete(SessionRow).where(SessionRow.expires_at <= now - KEPT_S))
+    session.execute(delete(TicketRow).where(TicketRow.expires_at <= now))
+    session.execute(delete(RevocationRow).where(RevocationRow.until <= now))
+
+
 def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,19 +1,25 @@
-"""Browser sessions, and the one-time links that open them."""
+"""Sessions: the one-time links that open a browser's, those that an account has open, and their end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from auth_service import repository
+from auth_service import account_rows, repository
+from auth_service.schemas import OpenSession
+from auth_service.views import session_view
 from modelyard.domain.accounts import SessionKind, TicketPurpose
+from modelyard.domain.errors import Conflict, NotFound
 from modelyard.store import accounts, audit
 from modelyard.store.account_tables import SessionRow
 from modelyard.store.audit import Actor
 from modelyard.store.database import Database
+from modelyard.web.access import Principal
 
 TICKET_S = 600.0
+_SESSION = "session:"
 
 
 class Sessions:
-    """Opens and ends the sessions of browsers.
+    """Opens, shows and ends sessions.
 
     Args:
         session_s: Seconds that a browser stays signed in.
@@ -36,19 +42,49 @@ class Sessions:
         now = self._clock()
         with self._database.write() as session:
             taken = repository.take_ticket(session, TicketPurpose.FIRST, ticket, now)
-            if taken is None or taken.account_id is None:
+            known = account_rows.by_id(session, taken.account_id) if taken is not None and taken.account_id is not None else None
+            if known is None or not known.is_active:
                 return None
-            row, secret = repository.open_session(session, taken.account_id, SessionKind.BROWSER, now, self.session_s, agent)
-            audit.append(session, actor, "sign_in_by_link", f"session:{row.id}", now)
+            kind = SessionKind.BROWSER
+            row, secret = repository.open_session(session, known.account.id, kind, now, self.session_s, agent, by_link=True)
+            who = replace(actor, name=known.account.username, credential=_SESSION + row.id)
+            audit.append(session, who, "sign_in_by_link", _SESSION + row.id, now)
             return f"{row.id}.{secret}"
+
+    def listed(self, caller: Principal) -> list[OpenSession]:
+        """The caller's own sessions that have not ended, the newest first."""
+        with self._database.read() as session:
+            rows = repository.open_sessions(session, caller.account_id, self._clock())
+        return [session_view(row, caller.credential) for row in rows]
 
     def end(self, session_id: str, actor: Actor, reason: str = "logged_out") -> None:
         """End the session everywhere; ending it twice is no error."""
         now = self._clock()
         with self._database.write() as session:
-            row = session.get(SessionRow, session_id)
+            row = session.get(SessionRow, session_id, with_for_update=True)
             if row is None or row.revoked_at is not None:
                 return
-            row.revoked_at, row.reason = now, reason
-            repository.refuse(session, f"session:{session_id}", now)
-            audit.append(session, actor, "log_out", f"session:{session_id}", now)
+            repository.revoke_session(session, row, now, reason)
+            audit.append(session, actor, "log_out", _SESSION + session_id, now)
+
+    def end_own(self, caller: Principal, session_id: str, actor: Actor) -> None:
+        """End one of the caller's own sessions.
+
+        Raises:
+            NotFound: They have no such session.
+        """
+        if not any(each.id == session_id for each in self.listed(caller)):
+            raise NotFound
+        self.end(session_id, actor, "ended")
+
+    def log_out(self, caller: Principal, actor: Actor) -> None:
+        """End the session that the caller's credential belongs to.
+
+        Raises:
+            Conflict: `key_has_no_session`, the credential is an API key.
+        """
+        if not caller.credential.startswith(_SESSION):
+            raise Conflict(
+                "key_has_no_session", "An API key is not signed in, so that it cannot sign out.", "Revoke it: modelyard keys revoke ID"
+            )
+        self.end(caller.credential.removeprefix(_SESSION), actor)

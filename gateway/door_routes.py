@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from modelyard.runtime.routes import Route, RouteChange, RouteRemoved, RouteState, RouteStats
+from modelyard.domain.ids import label
+from modelyard.runtime.routes import Route, RouteChange, RouteState, RouteStats
 
 T = TypeVar("T")
 
 Key = tuple[str, str]
-"""Owner and model name: what a call knows before any route is read."""
+"""What a call knows before any route is read: owner and model name, or nothing and the label of the model's own host."""
 
 _MOST_ABSENT = 10_000
 
@@ -34,7 +35,7 @@ class FrontDoorRoutes:
         self._generation = -1
         self._changes = 0
         self._routes: dict[Key, Route] = {}
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, tuple[Key, ...]] = {}
         self._absent: dict[Key, float] = {}
         self._in_flight: dict[Key, int] = {}
         self._undirected: dict[Key, int] = {}
@@ -48,54 +49,47 @@ class FrontDoorRoutes:
 
     def replace(self, routes: Iterable[Route], generation: int) -> None:
         """Forget every route and take these; an older generation than the last changes nothing."""
-        fresh = {(route.owner, route.name): route for route in routes}
+        fresh = {key: route for route in routes for key in _keys(route)}
         with self._writing:
             if generation < self._generation:
                 return
             self._generation = generation
             self._changes += 1
             before, self._routes = self._routes, fresh
-            # A deleted model's key stays while its last calls are in flight: the runner waits for them by its id.
-            kept = {model_id: key for model_id, key in self._keys.items() if self._in_flight.get(key)}
-            self._keys = kept | {route.model_id: key for key, route in fresh.items()}
+            # A deleted model's keys stay while its last calls are in flight: the runner waits for them by its id.
+            kept = {model_id: keys for model_id, keys in self._keys.items() if any(map(self._in_flight.get, keys))}
+            self._keys = kept | {route.model_id: _keys(route) for route in fresh.values()}
             self._absent.clear()
             for key, route in before.items():
-                self._drop(route, fresh.get(key))
+                self._drop(key, route, fresh.get(key))
 
     def apply(self, changes: Iterable[RouteChange]) -> None:
         """Each change is atomic and holds for the next call; repeated, it changes nothing."""
         with self._writing:
             for change in changes:
-                key = (change.owner, change.name)
-                before = self._routes.get(key)
+                # Also for a removal: a call that still looks the model up is in flight under its name or its label alone.
+                self._keys[change.model_id] = keys = _keys(change)
                 self._changes += 1
-                self._absent.pop(key, None)
-                # Also for a removal: a call that still looks the model up is in flight under its name alone.
-                self._keys[change.model_id] = key
-                if not isinstance(change, RouteRemoved):
-                    self._routes[key] = change
-                    self._drop(before, change)
-                elif before is not None and before.model_id == change.model_id:
-                    del self._routes[key]
-                    self._drop(before, None)
+                for key in keys:
+                    self._absent.pop(key, None)
+                    self._put(key, change)
 
     def stats(self, model_id: str) -> RouteStats:
         """What was counted for this model; a model never called: nothing in flight, idle since the door started.
 
         A model that has the name of a deleted one counts the last calls of that one as in flight too, until they end.
         """
-        key = self._keys.get(model_id)
+        keys = self._keys.get(model_id, ())
         calls = self._calls.get(model_id, 0)
         # In flight is read first: the door notes the end of a call before it takes the call off.
-        in_flight = 0 if key is None else self._in_flight.get(key, 0)
-        ended = self._began if key is None else self._ended.get(key, self._began)
+        in_flight = sum(self._in_flight.get(key, 0) for key in keys)
+        ended = max((self._ended.get(key, self._began) for key in keys), default=self._began)
         return RouteStats(in_flight, 0.0 if in_flight else max(0.0, self._clock() - ended), calls)
 
     def calls_to(self, model_id: str, instance: str) -> int:
         """See `Routes.calls_to`."""
-        key = self._keys.get(model_id)
         # The undirected are read first: a call is counted as directed before it stops being undirected.
-        undirected = 0 if key is None else self._undirected.get(key, 0)
+        undirected = sum(self._undirected.get(key, 0) for key in self._keys.get(model_id, ()))
         return undirected + self._directed.get(instance, 0)
 
     # --- what the door calls, on its event loop alone
@@ -153,8 +147,8 @@ class FrontDoorRoutes:
             if changes != self._changes:
                 return
             if route is not None:
-                self._keys[route.model_id] = key
-                self._routes[key] = route
+                self._keys[route.model_id] = keys = _keys(route)
+                self._routes |= dict.fromkeys(keys, route)
                 return
             if len(self._absent) >= _MOST_ABSENT:
                 self._absent.clear()
@@ -171,11 +165,28 @@ class FrontDoorRoutes:
             gone.append(self._dropped.popleft())
         return gone
 
-    def _drop(self, before: Route | None, after: Route | None) -> None:
-        if before is None or before.state is not RouteState.RUNNING:
+    def _put(self, key: Key, change: RouteChange) -> None:
+        before = self._routes.get(key)
+        if isinstance(change, Route):
+            self._routes[key] = change
+            self._drop(key, before, change)
+        elif before is not None and before.model_id == change.model_id:
+            del self._routes[key]
+            self._drop(key, before, None)
+
+    def _drop(self, key: Key, before: Route | None, after: Route | None) -> None:
+        # A route is there under two keys, and is dropped once.
+        if not key[0] or before is None or before.state is not RouteState.RUNNING:
             return
         way_in = (before.instance, before.start)
         if after is None or after.state is not RouteState.RUNNING or way_in != (after.instance, after.start):
             self._dropped.append(way_in)
             if self._tell is not None:
                 self._tell()
+
+
+def _keys(change: RouteChange) -> tuple[Key, ...]:
+    """Under what the calls of this model come: a removal does not say its label, which the name and the id make."""
+    own = change.label if isinstance(change, Route) else label(change.name, change.model_id)
+    by_name = (change.owner, change.name)
+    return (by_name, ("", own)) if own else (by_name,)

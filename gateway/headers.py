@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from gateway import cookies
 from gateway.locations import Place, rewrite
 
 Fields = list[tuple[bytes, bytes]]
@@ -25,22 +26,18 @@ _NOT_TO_APP = _HOP_BY_HOP | {
 }
 _NOT_TO_APP_BEGIN = (b"proxy-", b"x-forwarded-", b"x-modelyard-")
 
-# An uploaded app answers on the origin of the console: it may set nothing that holds for that origin as a whole,
+# An uploaded app may set nothing that outlives its answer in a browser or holds for other hosts than its own,
 # nothing that a proxy before us would obey, and nothing that the platform says in its own name.
 _NOT_TO_CALLER = _HOP_BY_HOP | {
     b"accept-ch",
     b"alt-svc",
     b"clear-site-data",
-    b"content-security-policy",
-    b"content-security-policy-report-only",
     b"critical-ch",
     b"nel",
     b"public-key-pins",
-    b"refresh",
     b"report-to",
     b"reporting-endpoints",
     b"service-worker-allowed",
-    b"set-cookie",
     b"set-cookie2",
     b"set-login",
     b"strict-transport-security",
@@ -49,7 +46,12 @@ _NOT_TO_CALLER = _HOP_BY_HOP | {
     b"x-sendfile",
 }
 _NOT_TO_CALLER_BEGIN = (b"access-control-", b"proxy-", b"x-accel-", b"x-modelyard-")
-_ALWAYS: Fields = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
+# Below `/m/` it answers on the origin of the console, and may set nothing that holds for that origin either.
+_NOT_ON_CONSOLE = frozenset({b"content-security-policy", b"content-security-policy-report-only", b"refresh", b"set-cookie"})
+_ON_CONSOLE: Fields = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
+_ON_OWN_HOST: Fields = [(b"x-content-type-options", b"nosniff")]
+# A page of another host that opens this one gets no handle on its window, unless the app says otherwise.
+_OPENER = (b"cross-origin-opener-policy", b"same-origin-allow-popups")
 _POINTERS = frozenset({b"location", b"content-location"})
 _BODYLESS = frozenset({204, 304})
 _TOKEN = re.compile(rb"[^,\s]+")
@@ -63,6 +65,7 @@ class Caller:
         host: `Host` as the caller wrote it.
         user: The caller's name; empty where a public model is called without a credential.
         client: The address that the call came from; empty where it has none.
+        prefix: `/m/{owner}/{model}`; empty on the model's own host.
     """
 
     request_id: str
@@ -81,6 +84,7 @@ def to_app(incoming: Iterable[tuple[bytes, bytes]], caller: Caller) -> Fields:
         incoming: Names in lower case, as ASGI has them.
         caller: What is written in the platform's own fields.
     """
+    incoming = list(incoming)
     fields: Fields = [
         (b"host", caller.host),
         (b"x-request-id", caller.request_id.encode("latin-1")),
@@ -89,8 +93,11 @@ def to_app(incoming: Iterable[tuple[bytes, bytes]], caller: Caller) -> Fields:
         (b"x-forwarded-for", caller.client.encode("latin-1")),
         (b"x-forwarded-proto", caller.scheme.encode("latin-1")),
         (b"x-forwarded-host", caller.host),
-        (b"x-forwarded-prefix", caller.prefix),
     ]
+    if caller.prefix:
+        fields.append((b"x-forwarded-prefix", caller.prefix))
+    elif (own := cookies.to_app(value for name, value in incoming if name == b"cookie")) is not None:
+        fields.append((b"cookie", own))
     passed = [(name, value) for name, value in incoming if _reaches_app(name)]
     return fields + _without_named(passed, [value for name, value in incoming if name == b"connection"])
 
@@ -101,7 +108,7 @@ def to_caller(status: int, answered: Fields, place: Place) -> Fields:
     Args:
         status: Of the app's answer.
         answered: Names as the app wrote them.
-        place: Where the answer comes from, for `Location`.
+        place: Where the answer comes from.
     """
     fields: Fields = []
     connection: list[bytes] = []
@@ -109,14 +116,23 @@ def to_caller(status: int, answered: Fields, place: Place) -> Fields:
         name = written.lower()
         if name == b"connection":
             connection.append(value)
-        elif name in _POINTERS:
-            pointer = rewrite(value, place)
-            if pointer is not None:
-                fields.append((name, pointer))
-        # A 304 may say the length of what it does not send; servers would wait for that body.
-        elif _reaches_caller(name) and not (name == b"content-length" and status in _BODYLESS):
-            fields.append((name, value))
-    return _without_named(fields, connection) + _ALWAYS
+        elif (told := _told(status, name, value, place)) is not None:
+            fields.append((name, told))
+    fields = _without_named(fields, connection)
+    if place.prefix:
+        return fields + _ON_CONSOLE
+    return fields + _ON_OWN_HOST + ([] if any(name == _OPENER[0] for name, _ in fields) else [_OPENER])
+
+
+def _told(status: int, name: bytes, value: bytes, place: Place) -> bytes | None:
+    if name in _POINTERS:
+        return rewrite(value, place)
+    # A 304 may say the length of what it does not send; servers would wait for that body.
+    if not _reaches_caller(name) or (name == b"content-length" and status in _BODYLESS):
+        return None
+    if place.prefix:
+        return None if name in _NOT_ON_CONSOLE else value
+    return cookies.to_caller(value) if name == b"set-cookie" else value
 
 
 def server_timing(timings: Mapping[str, float]) -> tuple[bytes, bytes]:

@@ -24,7 +24,7 @@ class Place:
     Args:
         scheme: `http` or `https`.
         host: The caller's `Host` header.
-        prefix: `/m/{owner}/{model}`.
+        prefix: `/m/{owner}/{model}`; empty on the model's own host.
         path: The app's own path of the request, without the prefix.
         query: The request's query with its `?`, or empty.
     """
@@ -40,8 +40,14 @@ def rewrite(value: bytes, place: Place) -> bytes | None:
     """The reference for the caller, `Location` and `Content-Location` alike; None: remove the header.
 
     What points at the caller's origin comes back as a path below the prefix; other http(s) origins pass, without credentials.
-    A path that is below the prefix already stays: the app honours `X-Forwarded-Prefix`.
+    A path that is below the prefix already stays: the app honours `X-Forwarded-Prefix`. On the model's own host, where the whole
+    origin is the app's, what points there stays as it was written.
     """
+    seen = _rewritten(value, place)
+    return value if seen is not None and seen.startswith(b"/") and not place.prefix else seen
+
+
+def _rewritten(value: bytes, place: Place) -> bytes | None:
     text = value.decode("latin-1").strip("".join(map(chr, range(0x21))))
     text = text.replace("\t", "").replace("\r", "").replace("\n", "")
     text = "".join(char if char < "\x7f" else f"%{ord(char):02X}" for char in text).replace(" ", "%20")

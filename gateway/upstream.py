@@ -83,6 +83,22 @@ class Upstream:
                 self.drop(route.instance, route.start)
             raise
 
+    async def dial(self, route: Route) -> socket.socket:
+        """A socket that is connected to the route's instance, for its caller to keep.
+
+        Raises:
+            InstanceGoneError: That start has ended, or nobody listens.
+        """
+        pool = self._pool(route)
+        pool.out += 1
+        try:
+            return await self._connected(route, pool)
+        except InstanceGoneError:
+            self.drop(route.instance, route.start)
+            raise
+        finally:
+            pool.out -= 1
+
     def give(self, wire: PooledWire, keep_alive_s: float) -> None:
         """Take a connection back whose call has ended in order."""
         if wire.pool.closed or len(wire.pool.idle) >= self._settings.idle_per_instance:
@@ -151,18 +167,25 @@ class Upstream:
             pool.waiting -= 1
 
     async def _connect(self, route: Route, pool: _Pool) -> PooledWire:
-        loop = asyncio.get_running_loop()
+        sock = await self._connected(route, pool)
+        try:
+            _, wire = await asyncio.get_running_loop().create_connection(lambda: PooledWire(sock, self._settings, pool), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return wire
+
+    async def _connected(self, route: Route, pool: _Pool) -> socket.socket:
         sock = await self._socket(route, pool)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(self._settings.connect_s):
-                await loop.sock_connect(sock, (route.host, route.port))
-                _, wire = await loop.create_connection(lambda: PooledWire(sock, self._settings, pool), sock=sock)
+                await asyncio.get_running_loop().sock_connect(sock, (route.host, route.port))
         except OSError:  # refused, unreachable, or not taken in time
             sock.close()
             raise InstanceGoneError from None
         except BaseException:
             sock.close()
             raise
-        return wire
+        return sock

@@ -12,10 +12,10 @@ from inference_service.routing import cold_route, route
 from modelyard.domain.errors import NotFound, Unavailable
 from modelyard.domain.states import ExitReason, InstanceState, VersionState
 from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
-from modelyard.runtime.routes import Activated, RouteRemoved, Routes, RouteState
+from modelyard.runtime.routes import Activated, Route, RouteRemoved, Routes, RouteState
 from modelyard.runtime.runtime import ActualState, InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
 from modelyard.store import catalog
-from modelyard.store.catalog import ServingVersion, VersionFact
+from modelyard.store.catalog import ModelFact, ServingVersion, VersionFact
 from modelyard.store.database import Database
 
 Phase = Callable[[str], None]
@@ -82,9 +82,7 @@ class Lifecycle:
                 if not self._is_up(version):
                     return self.start(model_id, phase)
                 timings = {}
-        live = route(version, self._instances.where(version), RouteState.RUNNING)
-        self._routes.apply([live])
-        return Activated(live, timings)
+        return Activated(self._lead(version, RouteState.RUNNING), timings)
 
     def freeze(self, version: ServingVersion) -> bool:
         """Freeze it, unless a call came meanwhile; the caller holds the model."""
@@ -92,7 +90,7 @@ class Lifecycle:
             return False
         self._runtime.freeze(instance_name(version.version_id))
         self._instances.frozen(_fact(version))
-        self._routes.apply([cold_route(version)])
+        self._lead(version, RouteState.COLD)
         return True
 
     def stop_idle(self, version: ServingVersion) -> bool:
@@ -100,7 +98,7 @@ class Lifecycle:
         if not self._close(version):
             return False
         self._end(_fact(version), ExitReason.IDLE)
-        self._routes.apply([cold_route(version)])
+        self._lead(version, RouteState.COLD)
         return True
 
     def replace(self, fact: VersionFact) -> None:
@@ -114,17 +112,18 @@ class Lifecycle:
         """Stop what serves no more; the caller holds the model and saw it drained."""
         self._end(fact, ExitReason.REPLACED)
 
-    def leave_route(self, fact: VersionFact) -> None:
-        """Let no route lead to a deleted version; the caller holds the model."""
+    def lead_anew(self, model: ModelFact) -> None:
+        """Write the model's route as its rows are now, so that none leads to a deleted version; the caller holds the model."""
         with self._database.read() as session:
-            serving = catalog.serving_by_id(session, fact.model_id)
+            serving = catalog.serving_by_id(session, model.model_id)
             running = catalog.instance_state(session, serving.version_id) is InstanceState.RUNNING if serving else False
-        if serving is None:
-            self._routes.apply([RouteRemoved(fact.model_id, fact.owner, fact.name)])
-        elif running:
-            self._routes.apply([route(serving, self._instances.where(serving), RouteState.RUNNING)])
-        else:
-            self._routes.apply([cold_route(serving)])
+        self._lead_to(serving, model, RouteState.RUNNING if running else RouteState.COLD)
+
+    def cool(self, model: ModelFact) -> None:
+        """Let the next call ask the runner; nobody need hold the model, as whoever asks waits for who does."""
+        with self._database.read() as session:
+            serving = catalog.serving_by_id(session, model.model_id)
+        self._lead_to(serving, model, RouteState.COLD)
 
     def retire(self, fact: VersionFact) -> None:
         """End what is left of a deleted version, and say so; the caller holds the model and took its route away."""
@@ -143,7 +142,7 @@ class Lifecycle:
             return False
         if actual.state is ActualState.EXITED:
             reason = actual.reason or ExitReason.CRASHED
-            self._routes.apply([cold_route(version)])
+            self._lead(version, RouteState.COLD)
             wait_s = self._instances.crashed(_fact(version), reason, actual.detail)
             raise failed(reason, actual.detail, wait_s)
         return True
@@ -151,12 +150,25 @@ class Lifecycle:
     def _close(self, version: ServingVersion) -> bool:
         # The route is written before in-flight is read, and the door counts a call before it reads the route: either the
         # door sees the closing route and asks for a start, or its call is seen here.
-        running = self._instances.where(version)
-        self._routes.apply([route(version, running, RouteState.CLOSING)])
+        self._lead(version, RouteState.CLOSING)
         if self._routes.stats(version.model_id).in_flight:
-            self._routes.apply([route(version, running, RouteState.RUNNING)])
+            self._lead(version, RouteState.RUNNING)
             return False
         return True
+
+    def _lead_to(self, serving: ServingVersion | None, model: ModelFact, state: RouteState) -> None:
+        if serving is None:
+            self._routes.apply([RouteRemoved(model.model_id, model.owner, model.name)])
+        else:
+            self._lead(serving, state)
+
+    def _lead(self, version: ServingVersion, state: RouteState) -> Route:
+        """Write the route; who may call is read now, as the version may have been read before a long start."""
+        with self._database.read() as session:
+            told = catalog.with_access(session, version)
+        led = cold_route(told) if state is RouteState.COLD else route(told, self._instances.where(version), state)
+        self._routes.apply([led])
+        return led
 
     def _end(self, fact: VersionFact, reason: ExitReason) -> None:
         with suppress(NoSuchInstanceError):  # it never ran here, or ended with the runner before

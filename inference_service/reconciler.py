@@ -5,6 +5,7 @@ raises, and nothing is touched.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -12,27 +13,39 @@ import structlog
 from inference_service import repository
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
-from inference_service.routing import cold_route
 from inference_service.workers import Workers
 from modelyard.domain.states import ExitReason, VersionState
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Actual, ActualState, Role, Runtime
 from modelyard.store import catalog
-from modelyard.store.catalog import VersionFact
+from modelyard.store.catalog import ModelFact, VersionFact
 from modelyard.store.database import Database
 from modelyard.store.tables import InstanceRow
 
 DRAIN_S = 30.0
 """The longest that calls in flight hold up the end of what they call."""
+OVERLAP_S = 10.0
+"""A change is looked for in so much of the time before the last look too: its writer's clock may be slow, or its commit late."""
 
 log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Ends what is not wanted, records what ended by itself, retires what is deleted."""
+    """Ends what is not wanted, records what ended by itself, retires what is deleted, and keeps to who may call.
+
+    Args:
+        clock: Seconds since 1970.
+    """
 
     def __init__(
-        self, database: Database, runtime: Runtime, routes: Routes, instances: Instances, lifecycle: Lifecycle, workers: Workers
+        self,
+        database: Database,
+        runtime: Runtime,
+        routes: Routes,
+        instances: Instances,
+        lifecycle: Lifecycle,
+        workers: Workers,
+        clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._runtime = runtime
@@ -40,10 +53,14 @@ class Reconciler:
         self._instances = instances
         self._lifecycle = lifecycle
         self._workers = workers
+        self._clock = clock
         self._draining: dict[str, float] = {}
+        self._looked_at = clock()
 
     def step(self) -> bool:
         """Look once."""
+        self._renew_access(self._looked_at - OVERLAP_S)
+        self._looked_at = self._clock()
         actual = {each.name: each for each in self._runtime.actual() if each.role is Role.APP}
         with self._database.read() as session:
             rows = repository.live(session)
@@ -69,10 +86,10 @@ class Reconciler:
             if not got or not self._is_still(row):
                 return
             if actual is None:
-                self._cool(fact)
+                self._lifecycle.cool(_model(fact))
                 self._instances.stopped(fact, ExitReason.RUNNER_GONE)
             elif actual.state is ActualState.EXITED:
-                self._cool(fact)
+                self._lifecycle.cool(_model(fact))
                 self._instances.crashed(fact, actual.reason or ExitReason.CRASHED, actual.detail)
             elif not row.wanted:
                 self._workers.begin(fact.model_id, partial(self._replace, fact))
@@ -89,16 +106,19 @@ class Reconciler:
             if not got:
                 return
             if fact.version_id not in self._draining:
-                self._lifecycle.leave_route(fact)
+                self._lifecycle.lead_anew(_model(fact))
             if self._is_drained(fact):
                 self._lifecycle.retire(fact)
                 log.info("retired", model=f"{fact.owner}/{fact.name}", version=fact.number)
 
-    def _cool(self, fact: VersionFact) -> None:
+    def _renew_access(self, since: float) -> None:
+        """Write the routes anew of what was shared, or not shared any more, since then."""
         with self._database.read() as session:
-            serving = catalog.serving_by_id(session, fact.model_id)
-        if serving is not None:
-            self._routes.apply([cold_route(serving)])
+            changed = catalog.access_changed(session, since)
+        for model in changed:
+            with self._lifecycle.held(model.model_id, wait=False) as got:
+                # Who holds it may do so for as long as an app boots: until then its calls wait at a route that knows better.
+                self._lifecycle.lead_anew(model) if got else self._lifecycle.cool(model)
 
     def _is_still(self, row: InstanceRow) -> bool:
         with self._database.read() as session:
@@ -132,3 +152,7 @@ class Reconciler:
     @staticmethod
     def _is_over(fact: VersionFact | None) -> bool:
         return fact is None or fact.state is VersionState.DELETED
+
+
+def _model(fact: VersionFact) -> ModelFact:
+    return ModelFact(fact.model_id, fact.owner, fact.name)

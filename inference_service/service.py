@@ -7,7 +7,9 @@ from inference_service.consumers import SUBSCRIPTION, ModelConsumer
 from inference_service.idling import Idling
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
+from inference_service.model_output import ModelOutput
 from inference_service.reconciler import Reconciler
+from inference_service.routes import routes
 from inference_service.workers import Workers
 from modelyard.bus.bus import Bus
 from modelyard.run.service import Kernel, Loop, Service
@@ -25,21 +27,22 @@ class Runner:
 
 
 def inference(kernel: Kernel, bus: Bus) -> Service:
-    """The inference role: turns model events into desired state."""
+    """The inference role: turns model events into desired state, and shows what instances printed."""
     consumer = ModelConsumer(kernel.database, kernel.clock)
     loop = Loop("consume", lambda: bus.deliver(SUBSCRIPTION, consumer.take), doorbell.BUS, kernel.settings.run.look_every_s)
-    return Service("inference", "inference_service", loops=[loop], ready={"database": kernel.database.ready})
+    output = ModelOutput(kernel.database, kernel.settings.data / "output")
+    return Service("inference", "inference_service", routers=[routes(output)], loops=[loop], ready={"database": kernel.database.ready})
 
 
-def runner(kernel: Kernel, runtime: Runtime, routes: Routes) -> Runner:
+def runner(kernel: Kernel, runtime: Runtime, table: Routes) -> Runner:
     """The runner role: reconciles, starts, freezes and stops; takes model ids and nothing else."""
     settings, database = kernel.settings.run, kernel.database
     instances = Instances(database, kernel.clock)
-    lifecycle = Lifecycle(database, runtime, routes, instances, settings.grace_s, kernel.stopping.is_set)
+    lifecycle = Lifecycle(database, runtime, table, instances, settings.grace_s, kernel.stopping.is_set)
     starter = Starter(database, runtime, lifecycle, instances, settings.hold_s, settings.starts_at_once)
     workers = Workers()
-    reconciler = Reconciler(database, runtime, routes, instances, lifecycle, workers)
-    idling = Idling(database, routes, lifecycle, workers)
+    reconciler = Reconciler(database, runtime, table, instances, lifecycle, workers, kernel.clock)
+    idling = Idling(database, table, lifecycle, workers)
     loops = [
         Loop("reconcile", reconciler.step, doorbell.INSTANCES, settings.look_every_s),
         Loop("idle", idling.step, "idle", settings.look_every_s),

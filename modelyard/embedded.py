@@ -41,7 +41,9 @@ from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.store.tables import BusRecordRow
 from modelyard.web.access import Action, Asgi, Guarded, Principal, admit_call
 from modelyard.web.app import create_app
+from modelyard.web.apps_gate import AppsGate, console_name
 from modelyard.web.credentials import Credentials
+from modelyard.web.limits import Limits
 from upload_service.service import builder_role, process_builder, upload
 
 RELAY_EVERY_S = 1.0
@@ -169,7 +171,9 @@ class _House:
                 loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)],
             ),
         ]
-        return services, create_app(services, self._credentials, (*settings.hosts, settings.host))
+        hosts = (*settings.hosts, settings.host)
+        apps = AppsGate(door, self._credentials, self._auth.opening.enter, console_name(settings.apps_domain, settings.hosts))
+        return services, create_app(services, self._credentials, hosts, apps, settings.apps_domain, Limits(settings.limits))
 
 
 def _kernel(settings: Settings) -> Kernel:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--scale", type=float, default=0.05, help="the part of each large count that is run; `make soak` runs all of it (1)")
+    parser.addoption("--wycheproof", metavar="PATH", help="Wycheproof's json_web_signature_test.json; its tests are skipped without it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,6 +48,15 @@ def scaled(request: pytest.FixtureRequest) -> Callable[[int], int]:
     """The count to run now of a count that `make soak` runs in full; at least one."""
     scale = float(request.config.getoption("--scale"))
     return lambda full: max(1, int(full * scale))
+
+
+@pytest.fixture
+def wycheproof(request: pytest.FixtureRequest) -> Path:
+    """The file of JWS vectors that --wycheproof names."""
+    path = request.config.getoption("--wycheproof")
+    if path is None:
+        pytest.skip("--wycheproof names no file of vectors")
+    return Path(path)
 
 
 def _required() -> set[str]:

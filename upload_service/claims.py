@@ -203,7 +203,7 @@ class Claims:
 
 
 def _version_of(session: Session, build: BuildRow) -> tuple[ModelRow, VersionRow]:
-    found = repository.lock_version(session, build.version_id)
+    found = repository.lock_version(session, build.version_id, None)
     if found is None:
         raise BuildCancelledError
     return found

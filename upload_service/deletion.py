@@ -15,7 +15,7 @@ from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs
 from modelyard.store.database import Database, ring_after_commit
 from modelyard.store.tables import BuildLogRow, BuildRow, ModelRow, VersionRow
-from modelyard.web.access import Principal, authorize
+from modelyard.web.access import Principal
 from upload_service import repository
 from upload_service.builders import Builder
 
@@ -57,12 +57,11 @@ class Deletions:
             Conflict: `version_serves`, it serves and others are left.
         """
         with self._database.write() as session:
-            found = repository.lock_version(session, version_id)
+            found = repository.lock_version(session, version_id, caller.sees)
             if found is None or found[1].state in repository.GONE:
                 raise NotFound
             model, version = found
-            authorize(caller, model.owner)
-            left = repository.by_name(session, model.owner, model.name)
+            left = repository.by_name(session, model.owner, model.name, caller.sees)
             serving = catalog.serving_by_id(session, model.id)
             if len(left) > 1 and serving is not None and serving.version_id == version_id:
                 raise Conflict(
@@ -79,10 +78,9 @@ class Deletions:
         Raises:
             NotFound: There is none for this caller.
         """
-        authorize(caller, owner)
         with self._database.write() as session:
-            left = [each.version for each in repository.by_name(session, owner, name)]
-            kept = repository.deleted_before(session, owner, name) if purge else []
+            left = [each.version for each in repository.by_name(session, owner, name, caller.sees)]
+            kept = repository.deleted_before(session, owner, name, caller.sees) if purge else []
             if not left and not kept:
                 raise NotFound
             model = repository.lock_model(session, owner, name, self._clock())
@@ -132,6 +130,8 @@ class Deletions:
             audit.append(session, actor, "delete", version.id, now)
         if last:
             model.deleted_at = now
+            # Whoever uploads under this name again decides anew who may call it.
+            repository.share(session, model, public=False, users=(), now=now)
         ring_after_commit(session, doorbell.INSTANCES, doorbell.BUILDS)
 
     def _is_idle(self, session: Session, version_id: str) -> bool:
@@ -141,7 +141,7 @@ class Deletions:
     def _remove(self, version_id: str) -> None:
         freed = self._builder.remove_code(version_id)
         with self._database.write() as session:
-            found = repository.lock_version(session, version_id)
+            found = repository.lock_version(session, version_id, None)
             if found is None or found[1].state != VersionState.DELETING:
                 return
             model, version = found

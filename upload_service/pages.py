@@ -1,22 +1,21 @@
-"""The pages of the upload service: the form, and the live build."""
+"""The pages of the upload service: the form, the live build, and the console."""
 
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import HTTP
 from pathlib import Path
-from types import MappingProxyType
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from modelyard.domain.errors import Kind, ModelyardError
+from modelyard.domain.errors import ModelyardError
 from modelyard.domain.ids import RULE
 from modelyard.domain.states import BuildState
-from modelyard.web import problems
-from modelyard.web.access import Action, Caller, requires
+from modelyard.web.access import Action, Caller, Principal, requires
 from modelyard.web.pages import Pages
 from upload_service.build_log import Line
+from upload_service.console.pages import add_console
 from upload_service.multipart import FIELDS, MOST_FIELDS_BYTES
 from upload_service.routes import Doors, take_upload
 from upload_service.schemas import Build
@@ -53,47 +52,32 @@ class Stage:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One thing that is wrong, and the form's field that it leads to."""
-
-    message: str
-    field: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem document as the form shows it."""
-
-    entries: list[Entry]
-    mend: str
-    fields: dict[str, str] = field(default_factory=dict)
-
-
 def pages(doors: Doors) -> APIRouter:
     """All of them."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     shown = Pages(Path(__file__).parent / "templates")
     _form_pages(router, doors, shown)
     _build_pages(router, doors, shown)
+    add_console(router, doors, shown)
     return router
 
 
 def _form_pages(router: APIRouter, doors: Doors, shown: Pages) -> None:
-    def form(request: Request, typed: dict[str, str], problem: Problem | None = None, status: int = 200) -> Response:
-        values = dict.fromkeys(FIELDS, "") | typed
-        return shown.render(request, "upload.html", {"typed": values, "problem": problem, "rule": RULE}, status)
+    def values(caller: Principal, typed: dict[str, str]) -> dict[str, object]:
+        # Only an administrator uploads for others: everybody else's name is theirs, and known.
+        own = caller.sees
+        return {"typed": dict.fromkeys(FIELDS, "") | typed | ({"username": own} if own else {}), "own": own, "rule": RULE}
 
-    @router.get("/", dependencies=[requires(Action.READ)])
     @router.get("/upload/form", dependencies=[requires(Action.READ)])
-    def start() -> Response:
-        """On to the form; also where a browser asks again for the address that the form was sent to."""
+    def again() -> Response:
+        """On to the form, where a browser asks again for the address that it was sent to."""
         return RedirectResponse("/upload", 303)
 
     @router.get("/upload", dependencies=[requires(Action.UPLOAD)])
-    def show_form(request: Request, username: str = "", model_name: str = "") -> Response:
+    def show_form(request: Request, caller: Caller, username: str = "", model_name: str = "") -> Response:
         """The form; the address may carry the names."""
-        return form(request, {"username": username, "model_name": model_name})
+        typed = {"username": username, "model_name": model_name}
+        return shown.render(request, "upload.html", values(caller, typed) | {"problem": None})
 
     @router.post("/upload/form", dependencies=[requires(Action.UPLOAD)])
     async def send_form(request: Request, caller: Caller) -> Response:
@@ -102,7 +86,7 @@ def _form_pages(router: APIRouter, doors: Doors, shown: Pages) -> None:
         try:
             receipt = await take_upload(doors, remembering, caller, None)
         except ModelyardError as error:
-            return form(request, remembering.typed(), _problem(error), problems.status_of(error))
+            return shown.refuse(request, "upload.html", values(caller, remembering.typed()), error, {*FIELDS, "file"}, content="file")
         return RedirectResponse(f"/upload/{receipt.build_id}", 303)
 
 
@@ -156,21 +140,6 @@ def stages(build: Build) -> list[Stage]:
     if status is not BuildState.SUCCEEDED:
         return [Stage("upload", "done"), *between, Stage("ready", "waiting")]
     return [Stage("upload", "done"), *between, Stage("ready", "done", sum(step.seconds or 0.0 for step in build.steps))]
-
-
-def _problem(error: ModelyardError) -> Problem:
-    """One entry is told by the error's whole sentence; several each by their own."""
-    if len(error.errors) > 1:
-        entries = [Entry(": ".join(filter(None, (each.get("entry"), each["message"]))), _field(error, each)) for each in error.errors]
-    else:
-        entries = [Entry(error.message, _field(error, *error.errors))]
-    return Problem(entries, error.mend, {entry.field: entry.message for entry in entries if entry.field})
-
-
-def _field(error: ModelyardError, told: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The form's field that an entry of `errors` speaks of; content that was refused without a field is the file."""
-    name = told.get("field", "file" if error.kind in {Kind.INVALID, Kind.TOO_LARGE} else "")
-    return name if name in {*FIELDS, "file"} else ""
 
 
 class _Remembering(Request):

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from modelyard.domain.errors import Invalid
+from modelyard.domain.accounts import Role
+from modelyard.domain.errors import Invalid, NotFound
 from modelyard.domain.ids import Digest, ModelName, Owner, new_id, parse_model_name, parse_owner
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import VersionState
-from modelyard.store import audit, doorbell, idempotency
+from modelyard.run.settings import QuotaSettings
+from modelyard.store import accounts, audit, doorbell, idempotency
 from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs, Staged
 from modelyard.store.database import Database, ring_after_commit
 from modelyard.store.idempotency import LEASE_S, Claim, Idempotency
 from modelyard.store.row import Json
 from modelyard.store.tables import ModelRow, VersionRow
-from modelyard.web.access import Principal, authorize
-from upload_service import repository
+from modelyard.web.access import Principal
+from upload_service import quotas, repository
 from upload_service.archive import read_archive
 from upload_service.detect import Ceilings, detect
 from upload_service.multipart import Form
@@ -65,6 +67,7 @@ class Receive:
     Args:
         admit: Raises where this machine may not run such bytes.
         runtime_name: The runtime that will start what is built.
+        quota: What one account may have; what an administrator uploads is not counted.
         clock: Seconds since 1970.
         lease_s: Seconds that a request holds its idempotency key without a renewal.
     """
@@ -76,6 +79,7 @@ class Receive:
         ceilings: Ceilings,
         admit: Callable[[Digest], None],
         runtime_name: str,
+        quota: QuotaSettings,
         clock: Callable[[], float],
         lease_s: float = LEASE_S,
     ) -> None:
@@ -86,6 +90,7 @@ class Receive:
         self._checking = threading.Semaphore(CHECKS_AT_ONCE)
         self._runtime_name = runtime_name
         self._clock = clock
+        self._quota = quota
         self._idempotency = Idempotency(database, lease_s)
         self.renew_every_s = lease_s / 3
 
@@ -107,7 +112,8 @@ class Receive:
         Raises:
             Invalid: A field or the zip is refused.
             NotFound: The caller may not upload for this username.
-            Conflict: The idempotency key was taken over.
+            Conflict: The idempotency key was taken over; `name_too_similar`, nobody has this username and it reads like another one.
+            Limited: The owner has as much as one may have.
         """
         upload = self._read(request, form, staged)
         fingerprint = upload.fingerprint(staged.digest)
@@ -115,15 +121,15 @@ class Receive:
             return _receipt(self._idempotency.replay(request.caller.username, ROUTE, request.key, fingerprint))
         now = self._clock()
         with self._database.write() as session:
-            receipt = self._record(session, upload, staged, now)
+            self._open_account(session, request, upload.owner, now)
+            receipt = self._record(session, request.caller, upload, staged, now)
             audit.append(session, request.actor, "upload", receipt.version_id, now)
             if claim is not None:
                 idempotency.keep(session, claim, fingerprint, _kept(receipt))
         return receipt
 
     def _read(self, request: Request, form: Form, staged: Staged) -> _Upload:
-        owner = parse_owner(_field(form, "username"))
-        authorize(request.caller, owner)
+        owner = _owner(form, request.caller)
         name = parse_model_name(_field(form, "model_name"))
         description = form.fields.get("description", "")
         if len(description) > DESCRIPTION_LENGTH:
@@ -139,13 +145,25 @@ class Receive:
         self._admit(staged.digest)
         return _Upload(owner, name, description, plan)
 
-    def _record(self, session: Session, upload: _Upload, staged: Staged, now: float) -> Receipt:
+    def _open_account(self, session: Session, request: Request, owner: Owner, now: float) -> None:
+        if request.caller.sees is not None:
+            # The account may have been disabled while the bytes came in.
+            if accounts.holder(session, owner) is None:
+                raise NotFound
+        elif not accounts.exists(session, owner):
+            account_id = accounts.ensure(session, owner, now)
+            audit.append(session, request.actor, "create_account", f"account:{account_id}", now)
+
+    def _record(self, session: Session, caller: Principal, upload: _Upload, staged: Staged, now: float) -> Receipt:
+        quotas.hold(session, upload.owner)
         model = repository.lock_model(session, upload.owner, upload.name, now)
         plan = upload.plan.model_dump(mode="json")
         known = repository.same_bytes(session, model.id, staged.digest, plan)
         if known is not None and known.state not in {VersionState.FAILED, VersionState.CANCELLED}:
             build = repository.newest_build(session, known.id)
             return Receipt(known.id, build.id if build else None, duplicate=True)
+        if caller.role is not Role.ADMIN:
+            quotas.check(session, self._quota, upload.owner, upload.name, staged.digest, staged.size_bytes)
         # Renamed inside the transaction, over what may be there: nobody can delete these bytes before the row that names them is seen.
         self._blobs.keep(staged)
         if known is None:
@@ -175,6 +193,17 @@ class Receive:
         session.add(version)
         session.flush()
         return version
+
+
+def _owner(form: Form, caller: Principal) -> Owner:
+    """Whose upload it is: the caller's, where the form does not say; what it says must be the caller, unless an administrator says it."""
+    if "username" not in form.fields or _field(form, "username") == caller.username:
+        # An account's own name is good though it be reserved: the first administrator has such a one.
+        return Owner(caller.username)
+    owner = parse_owner(_field(form, "username"))
+    if caller.sees not in {None, owner}:
+        raise NotFound
+    return owner
 
 
 def _field(form: Form, name: str) -> str:

@@ -1,13 +1,15 @@
-"""The SQL of the upload service: models and versions."""
+"""The SQL of the upload service: models and versions; what is read for a caller takes `sees`, the owner whose objects they may see."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain.ids import label, new_id
 from modelyard.domain.states import VERSION_STEPS, BuildState, VersionState, step
-from modelyard.store.tables import BuildRow, ModelRow, VersionRow
+from modelyard.store.ownership import owned_by
+from modelyard.store.tables import BuildRow, ModelRow, ShareRow, VersionRow
 
 GONE = (VersionState.DELETING, VersionState.DELETED)
 
@@ -41,14 +43,22 @@ def lock_model(session: Session, owner: str, name: str, now: float) -> ModelRow:
     return model
 
 
-def lock_version(session: Session, version_id: str) -> tuple[ModelRow, VersionRow] | None:
+def find_model(session: Session, owner: str, name: str, sees: str | None, *, lock: bool = False) -> ModelRow | None:
+    """The model, where it has a version that is not deleted; `lock` holds its row until the end of the transaction."""
+    kept = select(VersionRow.id).where(VersionRow.model_id == ModelRow.id, VersionRow.state.not_in(GONE)).exists()
+    found = select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name, owned_by(ModelRow.owner, sees), kept)
+    return session.scalars(found.with_for_update() if lock else found).first()
+
+
+def lock_version(session: Session, version_id: str, sees: str | None) -> tuple[ModelRow, VersionRow] | None:
     """The version with its model's row held; None where it is not there."""
-    found = session.get(VersionRow, version_id)
-    if found is None:
+    models = select(ModelRow).join(VersionRow, VersionRow.model_id == ModelRow.id)
+    model = session.scalars(models.where(VersionRow.id == version_id, owned_by(ModelRow.owner, sees)).with_for_update(of=ModelRow)).first()
+    if model is None:
         return None
-    model = session.scalars(select(ModelRow).where(ModelRow.id == found.model_id).with_for_update()).one()
-    session.refresh(found)
-    return model, found
+    # Read behind the lock: whoever held it before may have changed the version, or have removed it.
+    version = session.get(VersionRow, version_id, populate_existing=True)
+    return (model, version) if version is not None else None
 
 
 def same_bytes(session: Session, model_id: str, sha256: str, plan: dict[str, object]) -> VersionRow | None:
@@ -71,30 +81,26 @@ def newest_build(session: Session, version_id: str) -> BuildRow | None:
     ).first()
 
 
-def by_id(session: Session, version_id: str) -> Versioned | None:
-    """A version that is not deleted."""
-    version = session.get(VersionRow, version_id)
-    if version is None:
-        return None
-    return Versioned(session.get_one(ModelRow, version.model_id), version, newest_build(session, version_id))
+def by_id(session: Session, version_id: str, sees: str | None) -> Versioned | None:
+    """A version, whatever its state."""
+    found = session.execute(_versions(sees).where(VersionRow.id == version_id)).first()
+    return Versioned(found[0], found[1], newest_build(session, version_id)) if found else None
 
 
-def by_build(session: Session, build_id: str) -> Versioned | None:
+def by_build(session: Session, build_id: str, sees: str | None) -> Versioned | None:
     """A build with its version, also after the version was deleted."""
-    build = session.get(BuildRow, build_id)
-    if build is None:
-        return None
-    version = session.get_one(VersionRow, build.version_id)
-    return Versioned(session.get_one(ModelRow, version.model_id), version, build)
+    found = session.execute(
+        _versions(sees).add_columns(BuildRow).join(BuildRow, BuildRow.version_id == VersionRow.id).where(BuildRow.id == build_id)
+    ).first()
+    return Versioned(*found) if found else None
 
 
-def by_owner(session: Session, owner: str, after: str, limit: int) -> list[Versioned]:
+def by_owner(session: Session, owner: str, sees: str | None, after: str, limit: int) -> list[Versioned]:
     """The newest version of each of the owner's models, by name: at most `limit`, behind the name `after`."""
     newest = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state.not_in(GONE))
     top = newest.group_by(VersionRow.model_id).subquery()
     rows = session.execute(
-        select(ModelRow, VersionRow)
-        .join(VersionRow, VersionRow.model_id == ModelRow.id)
+        _versions(sees)
         .join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
         .where(ModelRow.owner == owner, ModelRow.name > after)
         .order_by(ModelRow.name)
@@ -103,23 +109,34 @@ def by_owner(session: Session, owner: str, after: str, limit: int) -> list[Versi
     return [Versioned(model, version, newest_build(session, version.id)) for model, version in rows]
 
 
-def by_name(session: Session, owner: str, name: str) -> list[Versioned]:
+def by_name(session: Session, owner: str, name: str, sees: str | None) -> list[Versioned]:
     """The model's versions that are not deleted, the newest first."""
     rows = session.execute(
-        select(ModelRow, VersionRow)
-        .join(VersionRow, VersionRow.model_id == ModelRow.id)
+        _versions(sees)
         .where(ModelRow.owner == owner, ModelRow.name == name, VersionRow.state.not_in(GONE))
         .order_by(VersionRow.number.desc())
     ).all()
     return [Versioned(model, version, newest_build(session, version.id)) for model, version in rows]
 
 
-def owner_exists(session: Session, owner: str) -> bool:
-    """Whether the owner has ever had a model that is still kept."""
-    return session.scalars(select(ModelRow.id).where(ModelRow.owner == owner).limit(1)).first() is not None
-
-
-def deleted_before(session: Session, owner: str, name: str) -> list[VersionRow]:
+def deleted_before(session: Session, owner: str, name: str, sees: str | None) -> list[VersionRow]:
     """The model's deleted versions that were kept."""
-    kept = select(VersionRow).join(ModelRow, VersionRow.model_id == ModelRow.id).where(ModelRow.owner == owner, ModelRow.name == name)
-    return list(session.scalars(kept.where(VersionRow.state == VersionState.DELETED, ~VersionRow.purge)))
+    deleted = _versions(sees).where(VersionRow.state == VersionState.DELETED, ~VersionRow.purge)
+    return [version for _, version in session.execute(deleted.where(ModelRow.owner == owner, ModelRow.name == name))]
+
+
+def users_of(session: Session, model_id: str) -> list[str]:
+    """The users with whom the model is shared, by name."""
+    return list(session.scalars(select(ShareRow.username).where(ShareRow.model_id == model_id).order_by(ShareRow.username)))
+
+
+def share(session: Session, model: ModelRow, *, public: bool, users: Iterable[str], now: float) -> None:
+    """Let these call the model, and nobody else beside its owner and administrators; the model's row is held."""
+    session.execute(delete(ShareRow).where(ShareRow.model_id == model.id))
+    session.add_all(ShareRow(model_id=model.id, username=each, created_at=now) for each in sorted(set(users)))
+    model.public, model.access_changed_at = public, now
+    session.flush()
+
+
+def _versions(sees: str | None) -> Select[ModelRow, VersionRow]:
+    return select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(owned_by(ModelRow.owner, sees))

@@ -1,4 +1,4 @@
-"""The calls of the upload service: uploads, models, builds and their logs."""
+"""The calls of the upload service: uploads, models and who may call them, builds and their logs, events."""
 
 import re
 from collections.abc import AsyncIterator
@@ -17,11 +17,13 @@ from modelyard.store.doorbell import INSTANCES
 from modelyard.web.access import Acting, Action, Caller, Principal, acting, requires
 from upload_service import receive, views
 from upload_service.deletion import Deletion, Deletions
+from upload_service.events import EventViews
 from upload_service.holding import held
 from upload_service.models import ModelViews
 from upload_service.multipart import lively, read_form
 from upload_service.receive import Receipt, Receive
-from upload_service.schemas import Build, Deleted, LogLine, Model, Models, Upload
+from upload_service.schemas import Access, Build, Deleted, Events, LogLine, Model, Models, Upload
+from upload_service.sharing import Sharing
 from upload_service.waiting import Waiting
 
 MOST_WAIT_S = 300
@@ -30,7 +32,7 @@ _LINE = re.compile(r"[0-9]{1,9}")
 _TEXT = {"type": "string"}
 _UPLOAD_FORM = {
     "type": "object",
-    "required": ["username", "model_name", "file"],
+    "required": ["model_name", "file"],
     "properties": {
         "username": _TEXT,
         "model_name": _TEXT,
@@ -49,6 +51,8 @@ class Doors:
     blobs: Blobs
     models: ModelViews
     deletions: Deletions
+    sharing: Sharing
+    events: EventViews
     waiting: Waiting
     delete_wait_s: float
     stall_s: float
@@ -74,7 +78,9 @@ def routes(doors: Doors) -> APIRouter:
     router = APIRouter(tags=["models"])
     _upload_routes(router, doors)
     _model_routes(router, doors)
+    _access_routes(router, doors)
     _build_routes(router, doors)
+    _event_routes(router, doors)
     return router
 
 
@@ -126,6 +132,18 @@ def _model_routes(router: APIRouter, doors: Doors) -> None:
         return await _deleted(doors, begun)
 
 
+def _access_routes(router: APIRouter, doors: Doors) -> None:
+    @router.get("/models/{username}/{model_name}/access", dependencies=[requires(Action.READ)])
+    def show_access(username: str, model_name: str, caller: Caller) -> Access:
+        """Who may call the model beside its owner and administrators."""
+        return doors.sharing.of(caller, username, model_name)
+
+    @router.put("/models/{username}/{model_name}/access", dependencies=[requires(Action.SHARE)])
+    def change_access(username: str, model_name: str, access: Access, caller: Caller, actor: Acting) -> Access:
+        """Say anew who may call the model; it holds at the next call."""
+        return doors.sharing.change(caller, username, model_name, access, actor)
+
+
 def _build_routes(router: APIRouter, doors: Doors) -> None:
     @router.get("/builds/{build_id}", dependencies=[requires(Action.READ)])
     def show_build(build_id: str, caller: Caller) -> Build:
@@ -141,6 +159,33 @@ def _build_routes(router: APIRouter, doors: Doors) -> None:
             return EventSourceResponse(_events(doors, caller, build_id, after))
         lines = await run_in_threadpool(doors.waiting.logs.after, build_id, 0)
         return PlainTextResponse("".join(f"{line.text}\n" for line in lines))
+
+
+def _event_routes(router: APIRouter, doors: Doors) -> None:
+    @router.get("/events", dependencies=[requires(Action.READ)], response_model=Events)
+    async def events(
+        request: Request,
+        caller: Caller,
+        after: str = "",
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+        last_event_id: Annotated[str, Header()] = "",
+    ) -> Response:
+        """What happened to the caller's models; with `Accept: text/event-stream` live, resuming behind `Last-Event-ID`."""
+        live = "text/event-stream" in request.headers.get("accept", "")
+        begin = last_event_id if live and last_event_id else after
+        found, more = await run_in_threadpool(doors.events.page, caller, begin, limit)
+        if live:
+            return EventSourceResponse(_published(doors, caller, begin))
+        following = {"link": f'</events?limit={limit}&after={found[-1].cursor}>; rel="next"'} if more else {}
+        return JSONResponse(Events(events=found).model_dump(mode="json"), headers=following)
+
+
+async def _published(doors: Doors, caller: Principal, after: str) -> AsyncIterator[bytes]:
+    async for told in doors.events.follow(caller, after):
+        if told is None:
+            yield format_sse_event(comment="nothing new")
+        else:
+            yield format_sse_event(id=told.cursor, event=told.event, data_str=told.model_dump_json())
 
 
 async def _events(doors: Doors, caller: Principal, build_id: str, after: int) -> AsyncIterator[bytes]:

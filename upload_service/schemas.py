@@ -1,9 +1,14 @@
 """The bodies that the upload service answers."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from modelyard.domain.ids import RULE, is_name
+
+MOST_USERS = 1000
+"""With whom one model is shared."""
 
 
 class _Body(BaseModel):
@@ -43,14 +48,30 @@ class Models(_Body):
     models: list[Upload]
 
 
+def _username(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"a username is {RULE}")
+    return text
+
+
+class Access(_Body):
+    """Who may call a model beside its owner and administrators: anybody, even without a credential, where it is public; else these users."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    public: bool
+    users: list[Annotated[str, AfterValidator(_username)]] = Field(max_length=MOST_USERS)
+
+
 class Model(Upload):
-    """A model with its versions and what serves it."""
+    """A model with its versions, what serves it, and who may call it."""
 
     versions: list[Upload]
     serving: int | None
     state: str
     found: str
     settings: dict[str, object]
+    access: Access
 
 
 class Step(_Body):
@@ -97,3 +118,19 @@ class LogLine(_Body):
     n: int
     at: datetime
     text: str
+
+
+class Told(_Body):
+    """An event as it was published; `cursor` is where a reader goes on behind it."""
+
+    cursor: str
+    id: str
+    time: datetime
+    event: str
+    data: dict[str, object]
+
+
+class Events(_Body):
+    """Events in the order in which they were published."""
+
+    events: list[Told]

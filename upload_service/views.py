@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import BuildState
+from modelyard.store.tables import ModelRow
 from upload_service.builds import STEPS
 from upload_service.repository import Versioned
-from upload_service.schemas import Build, Model, Step, Upload
+from upload_service.schemas import Access, Build, Model, Step, Upload
 
 
 def when(seconds: float) -> datetime:
@@ -38,7 +39,12 @@ def upload(found: Versioned, *, duplicate: bool | None = None) -> Upload:
     )
 
 
-def model(versions: list[Versioned], serving: int | None, state: str) -> Model:
+def access(row: ModelRow, users: list[str]) -> Access:
+    """Who may call a model."""
+    return Access(public=row.public, users=users)
+
+
+def model(versions: list[Versioned], serving: int | None, state: str, shared: Access) -> Model:
     """A model by its versions, the newest first."""
     plan = Plan.model_validate(versions[0].version.plan)
     return Model(
@@ -47,6 +53,7 @@ def model(versions: list[Versioned], serving: int | None, state: str) -> Model:
         serving=serving,
         state=state,
         found=plan.summary,
+        access=shared,
         settings={"limits": plan.limits.model_dump(), "idle": plan.idle.model_dump(), "health": plan.health, "notes": list(plan.notes)},
     )
 

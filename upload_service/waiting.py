@@ -49,7 +49,7 @@ class Waiting:
     def has_ended(self, build_id: str) -> bool:
         """Whether the build has ended, or its row is gone."""
         with self.database.read() as session:
-            found = repository.by_build(session, build_id)
+            found = repository.by_build(session, build_id, None)
             return found is None or found.build is None or found.build.state in ENDED
 
     async def build_end(self, build_id: str, timeout_s: float) -> None:

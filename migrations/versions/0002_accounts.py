@@ -90,6 +90,7 @@ def upgrade() -> None:
     sa.Column('revoked_at', sa.Float(), nullable=True),
     sa.Column('reason', sa.String(length=40), nullable=True),
     sa.Column('agent', sa.String(length=200), nullable=False),
+    sa.Column('by_link', sa.Boolean(), nullable=False),
     sa.ForeignKeyConstraint(['account_id'], ['accounts.id'], name=op.f('fk_sessions_account_id_accounts')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_sessions'))
     )

@@ -38,7 +38,9 @@ def up(
 def token(
     invocation: Invocation, *, link: Annotated[bool, typer.Option("--link", help="A one-time link that signs a browser in.")] = False
 ) -> None:
-    """Print the API key in use, or a one-time link for a browser.
+    """Print the token in use, or a one-time link for a browser.
+
+    It is the one that was named, else a fresh one of the log-in at the server, else the owner's key of the data folder.
 
     Examples:
       modelyard token
@@ -49,9 +51,11 @@ def token(
             url = client.first_link()
         invocation.screen.answer({"url": url}, url)
         return
-    found = invocation.found_token()
+    found = invocation.current_token()
     if found is None:
-        raise Failure(ExitCode.NOT_READY, "no_token", f"There is no token in {invocation.folder} yet.", "modelyard up")
+        where = f"for {invocation.server}" if invocation.server else f"in {invocation.folder}"
+        mend = f"modelyard login --server {invocation.server}" if invocation.server else "modelyard up"
+        raise Failure(ExitCode.NOT_READY, "no_token", f"There is no token {where} yet.", mend)
     invocation.screen.answer({"token": found}, found)
 
 

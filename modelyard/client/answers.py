@@ -43,6 +43,13 @@ class Version(Answer):
     status: str
 
 
+class Access(Answer):
+    """Who may call a model beside its owner and administrators: anybody where it is public, else these users."""
+
+    public: bool = False
+    users: tuple[str, ...] = ()
+
+
 class Model(ModelRow):
     """One model with all its versions; `found` is what was detected in its zip."""
 
@@ -51,6 +58,7 @@ class Model(ModelRow):
     state: str | None = None
     found: JsonValue = None
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    access: Access = Access()
 
 
 class Step(Answer):
@@ -77,6 +85,16 @@ class LogLine(Answer):
     n: int
     at: str
     text: str
+
+
+class Event(Answer):
+    """What happened to a model; `cursor` says where to go on behind it, `id` tells it from its repetitions."""
+
+    cursor: str
+    id: str
+    time: str
+    event: str
+    data: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Deleted(Answer):

@@ -1,19 +1,17 @@
-"""The calls that a server takes, one method each."""
+"""The calls that a server takes, one method each: models, their builds, calls and events."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 from urllib.parse import quote
 
 import httpx2
-import stamina
 from pydantic import JsonValue
 
-from modelyard.client.answers import Build, Deleted, Health, LogLine, Model, ModelRow, Upload
-from modelyard.client.refusals import may_pass, reaching, refuse, refuse_problem
+from modelyard.client.account_calls import AccountCalls
+from modelyard.client.answers import Access, Build, Deleted, Event, Health, LogLine, Model, ModelRow, Upload
+from modelyard.client.refusals import reaching, refuse_problem
 from modelyard.client.tail import Tail
 from modelyard.client.zipping import packed
 
@@ -21,33 +19,24 @@ OnBytes = Callable[[int, int], None]
 """Called with the bytes sent so far and the file's size in bytes."""
 
 
-class Client:
+class Client(AccountCalls):
     """Calls one Modelyard server; every method may raise `ProblemError` and `UnreachableError`.
 
     Args:
         url: The console's origin, such as `http://127.0.0.1:8080`.
-        token: An API key; None for the calls that need none.
+        token: An API key or an access token, or where such tokens come from; None for the calls that need none.
         timeout_s: Seconds that the server may stay silent in one call.
+
+    Example:
+        ```python
+        from pathlib import Path
+        from modelyard import Client
+
+        with Client("http://127.0.0.1:8080", token) as client:
+            client.wait(client.upload(Path("fruit"), "ada", "fruit"))
+            print(client.predict("ada", "fruit", json={"input": "hello"}).json())
+        ```
     """
-
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
-        self._timeout_s = timeout_s
-        self._http = httpx2.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=httpx2.Timeout(timeout_s, connect=min(5.0, timeout_s)),
-            trust_env=not _is_loopback(url),  # a proxy of the environment does not know this machine's own ports
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
 
     def upload(
         self,
@@ -91,15 +80,7 @@ class Client:
 
     def models(self, username: str) -> list[ModelRow]:
         """All models of a user, over all pages of the list."""
-        rows: list[ModelRow] = []
-        path: str | None = f"/models/{quote(username, safe='')}"
-        while path:
-            answer = self._call("GET", path)
-            rows += [ModelRow.model_validate(row) for row in answer.json()["models"]]
-            following = answer.links.get("next", {}).get("url")
-            # Only path and query are taken over: the token goes to no other server.
-            path = httpx2.URL(following).raw_path.decode() if following else None
-        return rows
+        return [ModelRow.model_validate(row) for row in self._list(f"/models/{quote(username, safe='')}", "models")]
 
     def model(self, username: str, name: str) -> Model:
         """One model with its versions."""
@@ -126,11 +107,102 @@ class Client:
 
         A broken connection is made anew and goes on after the last line that was seen (`Last-Event-ID`).
         """
-        tail = Tail(self._http, f"{_build_path(build_id)}/log")
-        while not tail.ended:
-            for attempt in stamina.retry_context(on=may_pass, attempts=12, timeout=None, wait_initial=0.1, wait_max=5.0):
-                with attempt:
-                    yield from tail.lines()
+        seen = 0
+
+        def fresh(event: httpx2.ServerSentEvent) -> LogLine | None:
+            nonlocal seen
+            line = LogLine.model_validate_json(event.data) if event.event == "log" else None
+            if line is None or line.n <= seen:
+                return None
+            seen = line.n
+            return line
+
+        yield from Tail(self._http, "The log of the build", f"{_build_path(build_id)}/log", fresh)
+
+    def wait(self, upload: Upload, on_line: Callable[[LogLine], object] | None = None) -> Upload:
+        """The upload as it stands once its build has ended: `ready`, or `failed` or `cancelled` with a reason.
+
+        Args:
+            upload: What `upload` returned.
+            on_line: Told every line of the build's log.
+
+        Example:
+            ```python
+            taken = client.wait(client.upload(Path("fruit"), "ada", "fruit"))
+            assert taken.status == "ready", taken.message
+            ```
+        """
+        if upload.build_id is None:
+            return upload
+        for line in self.follow_build_log(upload.build_id):
+            if on_line is not None:
+                on_line(line)
+        build = self.build(upload.build_id)
+        told = build.model_dump(include={"reason", "message", "mend"})
+        return upload.model_copy(update={**told, "status": "ready" if build.status == "succeeded" else build.status})
+
+    def logs(self, username: str, name: str, lines: int = 100) -> str:
+        """The last lines that the model's own app wrote.
+
+        Example:
+            ```python
+            print(client.logs("ada", "fruit", lines=20))
+            ```
+        """
+        return self._call("GET", f"{_model_path(username, name)}/logs", params={"lines": lines}).text
+
+    def access(self, username: str, name: str) -> Access:
+        """Who may call the model beside its owner and administrators.
+
+        Example:
+            ```python
+            client.access("ada", "fruit").users
+            ```
+        """
+        return Access.model_validate_json(self._call("GET", f"{_model_path(username, name)}/access").content)
+
+    def set_access(self, username: str, name: str, access: Access) -> Access:
+        """Let these call the model, and nobody else beside its owner and administrators.
+
+        Example:
+            ```python
+            client.set_access("ada", "fruit", Access(users=("bob",)))
+            ```
+        """
+        body = {"public": access.public, "users": list(access.users)}
+        return Access.model_validate_json(self._call("PUT", f"{_model_path(username, name)}/access", json=body).content)
+
+    def events(self, after: str | None = None) -> list[Event]:
+        """What happened to your models, the oldest first; for administrators to all models.
+
+        Args:
+            after: The cursor of an event: only what came after it.
+
+        Example:
+            ```python
+            crashed = [event.data for event in client.events() if event.event == "model.crashed"]
+            ```
+        """
+        query = f"?after={quote(after, safe='')}" if after else ""
+        return [Event.model_validate(each) for each in self._list(f"/events{query}", "events")]
+
+    def follow_events(self, after: str | None = None) -> Iterator[Event]:
+        """Each event as it happens, without an end; a broken connection is made anew and goes on behind the last one.
+
+        Args:
+            after: The cursor of an event: begin with what came after it; without one with the oldest that is kept.
+
+        Example:
+            ```python
+            for event in client.follow_events():
+                print(event.event, event.data["model_name"])
+            ```
+        """
+
+        def read(event: httpx2.ServerSentEvent) -> Event | None:
+            return Event.model_validate_json(event.data) if event.data else None
+
+        yield from Tail(self._http, "The stream of events", "/events", read, {"after": after} if after else None)
 
     def predict(
         self,
@@ -143,7 +215,15 @@ class Client:
         files: Mapping[str, tuple[str, IO[bytes]]] | None = None,
         data: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
-        """Call the model's own app and return its answer, whatever its status; only the platform's refusals raise."""
+        """Call the model's own app and return its answer, whatever its status; only the platform's refusals raise.
+
+        Example:
+            ```python
+            client.predict("ada", "fruit", json={"input": "hello"}).json()
+            with open("apple.jpg", "rb") as image:
+                client.predict("ada", "fruit", files={"image": ("apple.jpg", image)}).json()
+            ```
+        """
         # No model is asked to predict a JSON null: None means that there is no JSON body.
         body: dict[str, Any] = {} if json is None else {"json": json}
         with reaching(self._http):
@@ -163,12 +243,6 @@ class Client:
 
     def _delete(self, path: str, *, purge: bool) -> Deleted:
         return Deleted.model_validate_json(self._call("DELETE", path, params={"purge": "true"} if purge else {}).content)
-
-    def _call(self, method: str, path: str, **request: Any) -> httpx2.Response:
-        with reaching(self._http):
-            answer = self._http.request(method, path, **request)
-        refuse(answer)
-        return answer
 
 
 class _CountedFile(io.FileIO):
@@ -193,11 +267,3 @@ def _model_path(username: str, name: str) -> str:
 
 def _build_path(build_id: str) -> str:
     return f"/builds/{quote(build_id, safe='')}"
-
-
-def _is_loopback(url: str) -> bool:
-    host = httpx2.URL(url).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

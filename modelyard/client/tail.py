@@ -1,50 +1,77 @@
-"""Reads the live log of one build over as many connections as it takes."""
+"""Reads one live stream of the server (Server-Sent Events) over as many connections as it takes."""
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Generic, TypeVar
 
 import httpx2
+import stamina
 
-from modelyard.client.answers import LogLine
-from modelyard.client.refusals import UnreachableError, refuse
+from modelyard.client.refusals import UnreachableError, may_pass, refuse
 
 _QUIET_S = 60.0
+_LIVELY_S = 5.0
+"""A connection that held for so long was no failure, though it brought nothing."""
+
+T = TypeVar("T")
 
 
-class Tail:
-    """One build's event stream.
+class Tail(Generic[T]):
+    """What a stream brings, each item once, until the server says that it has ended.
 
     Args:
-        path: Where the log is.
+        what: What is read, for people.
+        path: Where the stream is.
+        read: An event's item; None for an event that brings nothing new.
+        params: The query of the first connection and of all others.
     """
 
-    def __init__(self, http: httpx2.Client, path: str) -> None:
+    def __init__(
+        self,
+        http: httpx2.Client,
+        what: str,
+        path: str,
+        read: Callable[[httpx2.ServerSentEvent], T | None],
+        params: Mapping[str, str] | None = None,
+    ) -> None:
         self._http = http
+        self._what = what
         self._path = path
-        self._seen = 0
+        self._read = read
+        self._params = dict(params or {})
+        self._last_id = ""
         self.ended = False
-        """Whether the build's last line was seen."""
+        """Whether the server said that nothing more comes."""
 
-    def lines(self) -> Generator[LogLine]:
-        """The fresh lines of one connection; returns early where it broke after it had brought something.
+    def __iter__(self) -> Iterator[T]:
+        """Every item; a broken connection is made anew and goes on behind the last item (`Last-Event-ID`)."""
+        while not self.ended:
+            for attempt in stamina.retry_context(on=may_pass, attempts=12, timeout=None, wait_initial=0.1, wait_max=5.0):
+                with attempt:
+                    yield from self._items()
+
+    def _items(self) -> Generator[T]:
+        """The items of one connection; returns early where it broke after it had brought something.
 
         Raises:
             UnreachableError: It brought nothing; a retry may help.
             ProblemError: The server refused.
         """
-        before = self._seen
+        before, began = self._last_id, time.monotonic()
         try:
             yield from self._connection()
         except httpx2.ReadTimeout:
-            return  # a silent build is no broken one
+            return  # a silent stream is no broken one
         except httpx2.TransportError as error:
-            if self._seen == before:
-                raise UnreachableError(f"The log of the build broke off: {error}") from error
+            if self._last_id == before and time.monotonic() - began < _LIVELY_S:
+                raise UnreachableError(f"{self._what} broke off: {error}") from error
 
-    def _connection(self) -> Generator[LogLine]:
+    def _connection(self) -> Generator[T]:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if self._seen:
-            headers["Last-Event-ID"] = str(self._seen)
-        with self._http.stream("GET", self._path, headers=headers, timeout=httpx2.Timeout(_QUIET_S, connect=5.0)) as answer:
+        if self._last_id:
+            headers["Last-Event-ID"] = self._last_id
+        timeout = httpx2.Timeout(_QUIET_S, connect=5.0)
+        with self._http.stream("GET", self._path, params=self._params, headers=headers, timeout=timeout) as answer:
             if answer.is_error:
                 answer.read()
             refuse(answer)
@@ -52,8 +79,8 @@ class Tail:
                 if event.event == "end":
                     self.ended = True
                     return
-                line = LogLine.model_validate_json(event.data) if event.event == "log" else None
-                if line is not None and line.n > self._seen:
-                    self._seen = line.n
-                    yield line
-        raise httpx2.RemoteProtocolError("the stream ended before the build did")
+                item = self._read(event)
+                if item is not None:
+                    self._last_id = event.id
+                    yield item
+        raise httpx2.RemoteProtocolError("the stream ended before its end was said")

@@ -19,11 +19,17 @@ class Event(BaseModel):
     wire_name: ClassVar[str]
     key_field: ClassVar[str] = "model_id"
     """Stands last in each event: the fields before it keep their places on the wire."""
+    owner_field: ClassVar[str] = "username"
 
     @property
     def key(self) -> str:
         """The id whose order matters."""
         return str(getattr(self, self.key_field))
+
+    @property
+    def owner(self) -> str:
+        """Whose model it tells of."""
+        return str(getattr(self, self.owner_field))
 
 
 class ModelUploaded(Event):

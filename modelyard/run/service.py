@@ -51,6 +51,8 @@ class Service:
     """The name in `/health`; empty for a part that nobody outside knows."""
     routers: Sequence[Router] = ()
     mounts: Mapping[str, Asgi] = field(default_factory=dict)
+    streams: Sequence[str] = ()
+    """Paths whose routes read their bodies piece by piece, under a limit of their own."""
     loops: Sequence[Loop] = ()
     ready: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     hang_up: Callable[[], None] = lambda: None

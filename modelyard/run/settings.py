@@ -1,13 +1,14 @@
 """Every setting, typed once: flag > `MODELYARD_*` > `DIR/settings.toml` > default."""
 
+import re
 import tomllib
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -19,6 +20,9 @@ from pydantic_settings import (
 
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB
+
+# At most 200 characters: a label and a dot come before it. The last part has a letter, else it would read as an address.
+_DOMAIN = re.compile(r"(?=.{1,200}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?=[^.]*[a-z])[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class _HostTools(BaseSettings):
@@ -38,6 +42,12 @@ def _address(host: str) -> str:
     if host != "localhost":
         ip_address(host)  # raises ValueError in words that can be shown
     return host
+
+
+def _domain(name: str) -> str:
+    if not _DOMAIN.fullmatch(name):
+        raise ValueError("not a host name in lower case with at least two parts, such as apps.example.com")
+    return name
 
 
 class UploadSettings(_Part):
@@ -102,14 +112,14 @@ class AuthSettings(_Part):
 
 
 class LimitSettings(_Part):
-    """Calls within a minute that are answered; what comes after gets 429."""
+    """Calls within a minute that are answered by one process; what comes after gets 429."""
 
     api_per_minute: int = Field(default=1200, ge=1)
-    """Of one account, pages and API."""
+    """Of one credential, pages and API; all credentials of an account together have twice as many."""
     calls_per_minute: int = Field(default=60_000, ge=1)
-    """Of one account, calls of models."""
+    """Of one credential, calls of models; all credentials of an account together have twice as many."""
     anonymous_per_minute: int = Field(default=600, ge=1)
-    """From one address without a credential."""
+    """From one address without a credential that is good."""
 
 
 class QuotaSettings(_Part):
@@ -144,8 +154,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     hosts: tuple[str, ...] = ()
     """Further host names that this server answers for."""
-    apps_domain: str = "apps.localhost"
-    """Models' own pages live on hosts below this name."""
+    apps_domain: Annotated[str, AfterValidator(_domain)] = "apps.localhost"
+    """Models' own pages live on hosts below this name, where nothing else may live."""
     database_url: str | None = None
     """SQLAlchemy URL; a SQLite file in the data folder where it is not set."""
     trust_uploads: bool = False
@@ -158,6 +168,15 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     quotas: QuotaSettings = QuotaSettings()
+
+    @model_validator(mode="after")
+    def _keeps_apps_apart(self) -> Self:
+        for host in (*self.hosts, self.host):
+            if host == self.apps_domain or host.endswith(f".{self.apps_domain}"):
+                raise ValueError(
+                    f"hosts: {host} is where uploaded apps answer (apps_domain); the console needs a name outside {self.apps_domain}"
+                )
+        return self
 
     @classmethod
     def settings_customise_sources(

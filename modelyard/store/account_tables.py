@@ -1,6 +1,6 @@
 """The rows that the auth service writes; an account alone is also made by an upload for a name that nobody has."""
 
-from sqlalchemy import JSON, Float, ForeignKey, Integer, String, Text
+from sqlalchemy import JSON, Boolean, Float, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from modelyard.domain.accounts import AccountState, Role, SessionKind, TicketPurpose
@@ -54,6 +54,8 @@ class SessionRow(Row):
     reason: Mapped[str | None] = mapped_column(String(40))
     agent: Mapped[str] = mapped_column(String(200), default="")
     """What the client called itself."""
+    by_link: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether a one-time link opened it: who came by one need not know the old password to set a new one."""
 
 
 class ApiKeyRow(Row):

@@ -8,12 +8,13 @@ from sqlalchemy.orm import Session
 
 from modelyard.domain.accounts import AccountState, Role, SessionKind, skeleton
 from modelyard.domain.errors import Conflict
-from modelyard.domain.ids import new_id
+from modelyard.domain.ids import RESERVED, new_id
 from modelyard.store.account_tables import AccountRow, ApiKeyRow, RevocationRow, SessionRow, SigningKeyRow
 from modelyard.store.row import Json
 
 USE_NOTED_S = 60.0
 """A key's last use is written at most this often."""
+_RESERVED_SHAPES = frozenset(skeleton(name) for name in RESERVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def holder(session: Session, username: str) -> Holder | None:
 
 def exists(session: Session, username: str) -> bool:
     """Whether there is, or was, an account of this name."""
-    return session.scalars(select(AccountRow.id).where(AccountRow.username == username)).first() is not None
+    return _id(session, username) is not None
 
 
 def ensure(session: Session, username: str, now: float, role: Role = Role.MEMBER) -> str:
@@ -108,23 +109,47 @@ def ensure(session: Session, username: str, now: float, role: Role = Role.MEMBER
     Raises:
         Conflict: `name_too_similar`, an account has a name that reads the same.
     """
-    known = select(AccountRow.id).where(AccountRow.username == username)
-    if account_id := session.scalars(known).first():
+    if account_id := _id(session, username):
         return account_id
-    fresh = AccountRow(
-        id=new_id(), username=username, skeleton=skeleton(username), role=role, state=AccountState.ACTIVE, since=now, created_at=now
-    )
+    try:
+        return add(session, username, now, role)
+    except Conflict:
+        # Somebody else may have made it in this moment.
+        if account_id := _id(session, username):
+            return account_id
+        raise
+
+
+def add(session: Session, username: str, now: float, role: Role) -> str:
+    """The id of a new account without a log-in.
+
+    Raises:
+        Conflict: `name_taken`; or `name_too_similar`, an account or a reserved name reads the same.
+    """
+    shape = skeleton(username)
+    if shape in _RESERVED_SHAPES and username not in RESERVED:
+        raise _too_similar(username)
+    fresh = AccountRow(id=new_id(), username=username, skeleton=shape, role=role, state=AccountState.ACTIVE, since=now, created_at=now)
     try:
         with session.begin_nested():
             session.add(fresh)
     except IntegrityError as error:
-        # Somebody else made it in this moment, or the name reads like another one.
-        if account_id := session.scalars(known).first():
-            return account_id
-        raise Conflict(
-            "name_too_similar", f"The username {username} reads like one that is taken.", "Choose a name that nobody mistakes for another."
-        ) from error
+        if exists(session, username):
+            raise Conflict(
+                "name_taken", f"The username {username} is taken.", "Choose another one; names are never given out twice."
+            ) from error
+        raise _too_similar(username) from error
     return fresh.id
+
+
+def _id(session: Session, username: str) -> str | None:
+    return session.scalars(select(AccountRow.id).where(AccountRow.username == username)).first()
+
+
+def _too_similar(username: str) -> Conflict:
+    return Conflict(
+        "name_too_similar", f"The username {username} reads like one that is taken.", "Choose a name that nobody mistakes for another."
+    )
 
 
 def _active(query: Select) -> Select:  # type: ignore[type-arg] # as wide as its callers' selects

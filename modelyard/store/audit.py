@@ -25,6 +25,14 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the trail: whoever keeps it elsewhere can tell whether the whole trail was written anew."""
+
+    seq: int
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
 class Flaw:
     """The first place where the trail is not what was written."""
 
@@ -82,3 +90,9 @@ def verify(session: Session) -> Flaw | None:
     if head.chain != before:
         return Flaw(head.seq, "the end of the trail is missing")
     return None
+
+
+def head(session: Session) -> Head:
+    """The end of the trail as it is now."""
+    row = session.get_one(AuditHeadRow, HEAD)
+    return Head(row.seq, row.chain)

@@ -1,13 +1,16 @@
 """Named read-only selects for services that do not own the tables they read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import InstanceState, VersionState
+from modelyard.store.ownership import owned_by
 from modelyard.store.tables import InstanceRow, ModelRow, ShareRow, VersionRow
+
+_GONE = (VersionState.DELETING, VersionState.DELETED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,35 @@ def serving_by_label(session: Session, label: str) -> ServingVersion | None:
     return _serving(session, _ready_versions().where(ModelRow.label == label))
 
 
-def access_changed(session: Session, since: float) -> list[str]:
-    """The ids of the models of which it was said at or after `since` who may call them."""
-    return list(session.scalars(select(ModelRow.id).where(ModelRow.access_changed_at >= since)))
+def with_access(session: Session, version: ServingVersion) -> ServingVersion:
+    """The version with what is said now of who may call it: it may have been read long before."""
+    model = session.get(ModelRow, version.model_id, populate_existing=True)
+    if model is None:
+        return version
+    return replace(version, public=model.public, shared_with=_shared_with(session, model.id))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFact:
+    """A model by its id and by its name."""
+
+    model_id: str
+    owner: str
+    name: str
+
+
+def model_of(session: Session, owner: str, name: str, sees: str | None) -> ModelFact | None:
+    """The model, for a caller who may see it and while it has a version that is not deleted."""
+    kept = select(VersionRow.id).where(VersionRow.model_id == ModelRow.id, VersionRow.state.not_in(_GONE)).exists()
+    found = select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name, owned_by(ModelRow.owner, sees), kept)
+    model = session.scalars(found).first()
+    return ModelFact(model.id, model.owner, model.name) if model is not None else None
+
+
+def access_changed(session: Session, since: float) -> list[ModelFact]:
+    """The models of which it was said at or after `since` who may call them."""
+    changed = select(ModelRow).where(ModelRow.access_changed_at >= since).order_by(ModelRow.access_changed_at)
+    return [ModelFact(model.id, model.owner, model.name) for model in session.scalars(changed)]
 
 
 def ready_version(session: Session, version_id: str) -> ServingVersion | None:
@@ -119,5 +148,9 @@ def _value(session: Session, model: ModelRow, version: VersionRow) -> ServingVer
         plan=plan,
         label=model.label,
         public=model.public,
-        shared_with=frozenset(session.scalars(select(ShareRow.username).where(ShareRow.model_id == model.id))),
+        shared_with=_shared_with(session, model.id),
     )
+
+
+def _shared_with(session: Session, model_id: str) -> frozenset[str]:
+    return frozenset(session.scalars(select(ShareRow.username).where(ShareRow.model_id == model_id)))

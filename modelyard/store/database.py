@@ -97,8 +97,14 @@ def sqlite_url(path: Path) -> str:
 
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}, pool_size=20, max_overflow=40)
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        pool_size=20,
+        max_overflow=40,
+        hide_parameters=True,  # a failing statement is logged, and its parameters may be somebody's secret
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(
         engine,

@@ -75,6 +75,7 @@ class Doorbell:
 
 BUILDS = "builds"
 OUTBOX = "outbox"
+PUBLISHED = "published"
 BUS = "bus"
 INSTANCES = "instances"
 CREDENTIALS = "credentials"

@@ -1,8 +1,10 @@
-"""The outbox: an event is written in the transaction of the change that it tells of."""
+"""The outbox: an event is written in the transaction of the change that it tells of, and read again by whom it concerns."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy import or_, select, true
 from sqlalchemy.orm import Session
 
 from modelyard.domain.events import Event
@@ -12,6 +14,29 @@ from modelyard.store.database import lock_key, ring_after_commit
 from modelyard.store.tables import OutboxRow
 
 SOURCE = "modelyard"
+Place = tuple[float, int]
+"""Where a reader is among the published events: the time at which the last one that it saw was published, and that one's number.
+
+Numbers alone are no order to read by: of two transactions, the one with the smaller number may commit last.
+"""
+BEGINNING: Place = (0.0, 0)
+_OWNER = "ce_owner"
+"""An attribute of our own beside those of CloudEvents: whose model it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An event that was published.
+
+    Args:
+        time: When it was written, RFC 3339.
+        value: As on the wire.
+    """
+
+    place: Place
+    id: str
+    time: str
+    value: bytes
 
 
 def append(session: Session, event: Event, now: float) -> str:
@@ -37,6 +62,20 @@ def append(session: Session, event: Event, now: float) -> str:
     return event_id
 
 
+def published(session: Session, sees: str | None, after: Place, limit: int) -> list[Published]:
+    """The events behind a place, in the order in which they were published: at most `limit`.
+
+    Args:
+        sees: The owner whose models' events the caller may read, also of models that are gone; None: everybody's.
+    """
+    at, seq = after
+    behind = or_(OutboxRow.published_at > at, OutboxRow.seq > seq)
+    own = true() if sees is None else OutboxRow.headers[_OWNER].as_string() == sees
+    found = select(OutboxRow).where(OutboxRow.published_at >= at, behind, own)
+    rows = session.scalars(found.order_by(OutboxRow.published_at, OutboxRow.seq).limit(limit))
+    return [Published((row.published_at or at, row.seq), row.id, str(row.headers["ce_time"]), row.value) for row in rows]
+
+
 def encode(event: Event) -> bytes:
     """The value on the wire, compact UTF-8 JSON: `{"event": ..., "data": {...}}`."""
     value = {"event": event.wire_name, "data": event.model_dump(mode="json")}
@@ -50,6 +89,7 @@ def _cloud_event(event: Event, event_id: str, now: float) -> dict[str, object]:
         "ce_type": event.wire_name,
         "ce_source": SOURCE,
         "ce_subject": event.key,
+        _OWNER: event.owner,
         "ce_time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "content-type": "application/json",
     }

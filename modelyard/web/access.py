@@ -1,6 +1,6 @@
 """Who may do what: a credential becomes a `Principal`, every route declares its action, and one table says who may perform it."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
@@ -130,9 +130,14 @@ def admit_call(principal: Principal | None, owner: str, name: str, route: Route 
             "This credential is not good for calling this model.",
             "Make a key for it: modelyard keys create --scope predict",
         )
-    if route is None or not (route.public or principal.sees in {None, owner} or principal.username in route.shared_with):
+    if route is None or not may_call(principal, owner, public=route.public, shared_with=route.shared_with):
         raise NotFound
     return route
+
+
+def may_call(principal: Principal, owner: str, *, public: bool, shared_with: Container[str]) -> bool:
+    """Whether a model of this owner is theirs to call, whatever their credential is good for."""
+    return public or principal.sees in {None, owner} or principal.username in shared_with
 
 
 def requires(action: Action) -> Any:

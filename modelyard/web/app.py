@@ -31,14 +31,29 @@ from modelyard.web.access import (
     principal_of,
     requires,
 )
-from modelyard.web.gate import Gate
-from modelyard.web.pages import sign_in_page, wants_page
+from modelyard.web.bodies import Bodies
+from modelyard.web.gate import APPS_DOMAIN, Gate
+from modelyard.web.limits import Limits
+from modelyard.web.pages import error_page, wants_page
 
 log = structlog.get_logger(__name__)
 
 
-def create_app(services: Sequence[Service], authenticator: Authenticator, hosts: Sequence[str] = ()) -> Asgi:
+def create_app(
+    services: Sequence[Service],
+    authenticator: Authenticator,
+    hosts: Sequence[str] = (),
+    apps: Asgi | None = None,
+    apps_domain: str = APPS_DOMAIN,
+    limits: Limits | None = None,
+) -> Asgi:
     """One ASGI application over the services.
+
+    Args:
+        hosts: Host names that it answers for, beside the loopback ones.
+        apps: Answers on models' own hosts.
+        apps_domain: Models' own hosts lie one label below it.
+        limits: How many calls are answered; without it all are.
 
     Raises:
         UndeclaredRouteError: A route does not declare its action.
@@ -51,7 +66,8 @@ def create_app(services: Sequence[Service], authenticator: Authenticator, hosts:
     _answer_problems(api)
     mounts = {prefix.encode(): app for service in services for prefix, app in service.mounts.items()}
     check_mounted(mounts.values())
-    return _Life(Gate(_Fork(api, mounts), authenticator, hosts), [service.hang_up for service in services])
+    read = Bodies(api, [path for service in services for path in service.streams])
+    return _Life(Gate(_Fork(read, mounts), authenticator, hosts, apps, apps_domain, limits), [service.hang_up for service in services])
 
 
 class _Static(StaticFiles):
@@ -141,8 +157,8 @@ def _passes(check: Any) -> bool:
 
 def _answer_problems(api: FastAPI) -> None:
     def answer(request: Request, error: ModelyardError, more: Mapping[str, str] | None = None) -> Response:
-        if wants_page(request) and problems.status_of(error) == problems.STATUS[no_credential().kind]:
-            return sign_in_page(request)
+        if wants_page(request):
+            return error_page(request, error)
         told = problems.document(error, request.url.path, request.state.request_id)
         return Response(problems.encode(told), problems.status_of(error), {**problems.headers(error), **(more or {})})
 

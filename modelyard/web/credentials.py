@@ -2,35 +2,44 @@
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
+import structlog
 from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
 
-from modelyard.domain.accounts import ALL_SCOPES, Role
+from modelyard.domain.accounts import ALL_SCOPES, Scope
 from modelyard.domain.api_keys import ApiKey, parse_key
 from modelyard.store import accounts
 from modelyard.store.accounts import Holder
 from modelyard.store.database import Database
 from modelyard.web.access import Principal
-from modelyard.web.tokens import API, Claims, TokenVerifier
+from modelyard.web.tokens import API, APP_HOST, LEEWAY_S, LONGEST, Claims, TokenVerifier
 
 KEPT_S = 10.0
 """How long a row is believed without being read again; a revocation does not wait for it."""
 MOST_KEPT = 10_000
-LONGEST = 4096
-"""Characters of a credential; what is longer is none of ours."""
+VISIT = frozenset({Scope.PREDICT})
+"""What a cookie of a model's own host is good for, there and nowhere else."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A credential that was good when it was looked at, and what could end it."""
+    """A credential that was good when it was looked at, and what could end it.
+
+    Args:
+        kid: Of the key that signed it; empty where a row stands for it.
+    """
 
     principal: Principal
     until: float
     account: str
     epoch: int
     own: str
+    kid: str = ""
 
 
 class Credentials:
@@ -57,9 +66,9 @@ class Credentials:
 
     async def by_token(self, token: str) -> Principal | None:
         """See `Authenticator`; an API key's row is read in a thread."""
-        if not token or len(token) > LONGEST:
+        if not _is_plausible(token):
             return None
-        mark = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        mark = _mark("token", token)
         if known := self._still_good(mark):
             return known
         if (key := parse_key(token)) is not None:
@@ -69,13 +78,24 @@ class Credentials:
     async def by_cookie(self, value: str) -> Principal | None:
         """See `Authenticator`; the session's row is read in a thread."""
         session_id, mark, secret = value.partition(".")
-        if not mark or len(value) > LONGEST or not value.isascii():
+        if not mark or not _is_plausible(value):
             return None
-        # Prefixed: what is good as a cookie is not therefore good as a token.
-        name = sha256(b"cookie " + value.encode()).digest()
+        name = _mark("cookie", value)
         if known := self._still_good(name):
             return known
         return self._keep(name, await to_thread.run_sync(self._session, session_id, secret))
+
+    async def by_app_cookie(self, value: str, model_id: str) -> Principal | None:
+        """The principal of the cookie that opens this one model's own host; it has no scope but calls, and ends with its session."""
+        if not _is_plausible(value):
+            return None
+        mark = _mark(f"app {model_id}", value)
+        if known := self._still_good(mark):
+            return known
+        claims = self._verifier.verify(value, APP_HOST, self._clock())
+        if claims is None or claims.model_id != model_id:
+            return None
+        return self._keep(mark, await to_thread.run_sync(self._visit, claims))
 
     def _key(self, key: ApiKey) -> _Known | None:
         now = self._clock()
@@ -84,10 +104,17 @@ class Credentials:
         if fact is None or not key.matches(fact.secret_sha256) or (fact.expires_at is not None and fact.expires_at <= now):
             return None
         if fact.last_used_at is None or fact.last_used_at < now - accounts.USE_NOTED_S:
-            with self._database.write() as session:
-                accounts.note_use(session, key.id, now)
+            self._note_use(key.id, now)
         until = now + KEPT_S if fact.expires_at is None else min(now + KEPT_S, fact.expires_at)
         return _known(fact.holder, fact.scopes, f"key:{key.id}", until)
+
+    def _note_use(self, key_id: str, now: float) -> None:
+        try:
+            with self._database.write() as session:
+                accounts.note_use(session, key_id, now)
+        except SQLAlchemyError:
+            # On a full disk a key must still be good: whoever would make room has nothing else.
+            log.warning("use of a key not noted", key=key_id, exc_info=True)
 
     def _session(self, session_id: str, secret: str) -> _Known | None:
         now = self._clock()
@@ -96,6 +123,16 @@ class Credentials:
         if fact is None or fact.expires_at <= now or not hmac.compare_digest(sha256(secret.encode()).hexdigest(), fact.secret_sha256):
             return None
         return _known(fact.holder, ALL_SCOPES, f"session:{session_id}", min(now + KEPT_S, fact.expires_at), by_cookie=True)
+
+    def _visit(self, claims: Claims) -> _Known | None:
+        # It lives for hours: whether its session has ended and what its account is by now, the rows say, not the token.
+        now = self._clock()
+        with self._database.read() as session:
+            fact = accounts.session_fact(session, claims.session_id)
+        if fact is None or fact.expires_at <= now or (fact.holder.account_id, fact.holder.epoch) != (claims.account_id, claims.epoch):
+            return None
+        until = min(now + KEPT_S, fact.expires_at, claims.expires_at)
+        return replace(_known(fact.holder, VISIT, f"session:{claims.session_id}", until, by_cookie=True), kid=claims.key_id)
 
     def _claims(self, token: str) -> _Known | None:
         claims = self._verifier.verify(token, API, self._clock())
@@ -110,6 +147,8 @@ class Credentials:
     def _is_good(self, known: _Known) -> bool:
         if known.until <= self._clock() or known.own in self._revoked:
             return False
+        if known.kid and not self._verifier.trusts(known.kid):
+            return False
         return known.epoch >= self._revoked.get(known.account, 0)
 
     def _keep(self, mark: bytes, known: _Known | None) -> Principal | None:
@@ -123,6 +162,16 @@ class Credentials:
         return known.principal
 
 
+def _is_plausible(text: str) -> bool:
+    """Whether it may be a credential at all; what is not gets no further, not even as a parameter of a query."""
+    return 0 < len(text) <= LONGEST and text.isascii() and text.isprintable() and " " not in text
+
+
+def _mark(kind: str, text: str) -> bytes:
+    # The kind is part of it: what is good as a cookie is not therefore good as a token. No credential has a space.
+    return sha256(f"{kind} {text}".encode()).digest()
+
+
 def _known(holder: Holder, scopes: frozenset[str], own: str, until: float, *, by_cookie: bool = False) -> _Known:
     principal = Principal(holder.username, holder.role, scopes, holder.account_id, own, by_cookie)
     return _Known(principal, until, f"account:{holder.account_id}", holder.epoch, own)
@@ -130,5 +179,5 @@ def _known(holder: Holder, scopes: frozenset[str], own: str, until: float, *, by
 
 def _of_claims(claims: Claims) -> _Known:
     own = f"session:{claims.session_id}"
-    principal = Principal(claims.username, Role(claims.role), claims.scopes, claims.account_id, own)
-    return _Known(principal, claims.expires_at, f"account:{claims.account_id}", claims.epoch, own)
+    principal = Principal(claims.username, claims.role, claims.scopes, claims.account_id, own)
+    return _Known(principal, claims.expires_at + LEEWAY_S, f"account:{claims.account_id}", claims.epoch, own, claims.key_id)

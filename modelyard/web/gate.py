@@ -3,23 +3,22 @@
 import re
 import time
 from collections.abc import Iterable
-from email.utils import formatdate
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from functools import partial
 
 import structlog
 
-from modelyard.domain.errors import Forbidden, Misdirected, ModelyardError, NotFound, Unauthenticated
+from modelyard.domain.errors import Misdirected, ModelyardError, NotFound, Unauthenticated
 from modelyard.domain.ids import new_id
-from modelyard.web import problems
-from modelyard.web.access import Asgi, Authenticator, Message, Principal, Receive, Scope, Send
+from modelyard.web.access import Asgi, Authenticator, Principal, Receive, Scope, Send
+from modelyard.web.answering import Answer
+from modelyard.web.limits import Call, Limits, call_of
+from modelyard.web.origins import SAFE, Headers, cookie, cross_site, headers_of, host_name, is_foreign
 
 COOKIE = "__Host-modelyard"
 APPS_DOMAIN = "apps.localhost"
 APP_PREFIX = b"/m/"
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-OWN_SITE = frozenset({"same-origin", "none"})
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\s]+))(?::\d{0,5})?")
+_SOCKET = "WEBSOCKET"
+_LABEL = re.compile(r"[a-z0-9-]{1,33}")
 
 log = structlog.get_logger(__name__)
 
@@ -29,26 +28,38 @@ class Gate:
 
     Args:
         hosts: Host names that this server answers for, beside the loopback ones.
+        apps: Answers on models' own hosts, with their `label` in the state; without it they are there and empty.
+        apps_domain: Models' own hosts lie one label below it.
+        limits: How many calls are answered; without it all are.
     """
 
-    def __init__(self, app: Asgi, authenticator: Authenticator, hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: Asgi,
+        authenticator: Authenticator,
+        hosts: Iterable[str] = (),
+        apps: Asgi | None = None,
+        apps_domain: str = APPS_DOMAIN,
+        limits: Limits | None = None,
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._hosts = frozenset({"localhost", "127.0.0.1", "::1", *(host.lower() for host in hosts)})
+        self._apps = apps
+        self._below_apps = f".{apps_domain}"
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with a problem document."""
-        if scope["type"] != "http":
-            await _refuse_other(scope, receive, send)
-            return
         request_id = new_id()
         scope["state"] = {"request_id": request_id, "principal": None}
-        answer = _Answer(send, request_id)
+        # ASGI wants names in lower case; the server has them as they came where a WebSocket is opened.
+        scope["headers"] = [(field.lower(), value) for field, value in scope["headers"]]
+        answer = Answer(scope, send, request_id)
         began = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._admit(scope)
-                await self._app(scope, receive, answer.send)
+                await self._pass(scope, receive, answer)
             except ModelyardError as error:
                 if answer.status:
                     raise
@@ -64,110 +75,78 @@ class Gate:
             finally:
                 took_ms = round((time.perf_counter() - began) * 1000, 1)
                 # Calls of models come by the hundred a second; their line is there for whoever asks for it.
-                tell = log.debug if scope["raw_path"].startswith(APP_PREFIX) else log.info
-                tell("request", method=scope["method"], path=scope["path"], status=answer.status, took_ms=took_ms)
+                tell = log.debug if answer.of_app or scope["raw_path"].startswith(APP_PREFIX) else log.info
+                tell("request", method=scope.get("method", _SOCKET), path=scope["path"], status=answer.status, took_ms=took_ms)
 
-    async def _admit(self, scope: Scope) -> None:
-        found = _headers(scope)
-        self._check_host(found)
-        scope["state"]["principal"] = principal = await self._principal(scope, found)
-        if scope["method"] not in SAFE:
-            _check_origin(scope, found, principal)
-
-    def _check_host(self, found: dict[str, str]) -> None:
-        name = _host_name(found.get("host", ""))
-        if name.endswith("." + APPS_DOMAIN):
-            raise NotFound
+    async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
+        found = headers_of(scope)
+        name = host_name(found.get("host", ""))
+        if name.endswith(self._below_apps):
+            await self._pass_to_app(name.removesuffix(self._below_apps), scope, receive, answer, found)
+            return
         if name not in self._hosts:
             raise Misdirected(
                 "host_refused", "This server does not answer for that host name.", "Use localhost, or name the host in the setting `hosts`."
             )
+        scope["state"]["principal"] = principal = await self._counted(scope, found, answer)
+        if principal is None and "authorization" in found:
+            raise Unauthenticated("bad_credential", "This credential is not good.", "Send the one that `modelyard token` prints.")
+        if scope["type"] == "websocket":
+            self._check_socket(scope, found)
+        elif scope["method"] not in SAFE:
+            # A browser without Fetch Metadata says at least where a form comes from.
+            unsigned = principal is not None and principal.by_cookie and not {"sec-fetch-site", "origin"} & set(found)
+            if unsigned or is_foreign(scope, found):
+                raise cross_site()
+        await self._app(scope, receive, answer.send)
 
-    async def _principal(self, scope: Scope, found: dict[str, str]) -> Principal | None:
-        if credential := found.get("authorization"):
-            scheme, _, token = credential.partition(" ")
-            principal = await self._authenticator.by_token(token.strip()) if scheme.lower() == "bearer" else None
-            if principal is None:
-                raise Unauthenticated("bad_credential", "This credential is not good.", "Send the one that `modelyard token` prints.")
-            return principal
+    async def _pass_to_app(self, label: str, scope: Scope, receive: Receive, answer: Answer, found: Headers) -> None:
+        if self._apps is None or not _LABEL.fullmatch(label):
+            raise NotFound
+        scope["state"]["label"] = label
+        if self._limits is not None:
+            # Who calls is known once the model is: the cookie is good for that one alone.
+            call = call_of(scope, found, to_model=True)
+            self._limits.before(call)
+            scope["state"]["count"] = partial(self._count, self._limits, call, answer)
+        answer.of_app = True
+        await self._apps(scope, receive, answer.send)
+
+    def _check_socket(self, scope: Scope, found: Headers) -> None:
+        """Let WebSockets into apps, of programs alone: every browser says an origin, and none can send a token here."""
+        if not scope["raw_path"].startswith(APP_PREFIX):
+            raise NotFound
+        if "authorization" in found:
+            token = found["authorization"].partition(" ")[2].strip()
+            scope["state"]["identify"] = partial(self._again, token)
+        if is_foreign(scope, found) or ("origin" in found and "authorization" not in found):
+            raise cross_site()
+
+    async def _again(self, token: str, _model_id: str) -> Principal | None:
+        return await self._authenticator.by_token(token)
+
+    async def _counted(self, scope: Scope, found: Headers, answer: Answer) -> Principal | None:
+        """Who calls, with the call counted; whether a credential is good is asked only where its address may still guess."""
+        if self._limits is None:
+            return await self._principal(scope, found)
+        call = call_of(scope, found, to_model=scope["raw_path"].startswith(APP_PREFIX))
+        self._limits.before(call)
+        principal = await self._principal(scope, found)
+        self._count(self._limits, call, answer, principal)
+        return principal
+
+    @staticmethod
+    def _count(limits: Limits, call: Call, answer: Answer, principal: Principal | None) -> None:
+        allowance = limits.count(call, principal)
+        answer.more = allowance.headers
+        allowance.insist()
+
+    async def _principal(self, scope: Scope, found: Headers) -> Principal | None:
+        if "authorization" in found:
+            scheme, _, token = found["authorization"].partition(" ")
+            return await self._authenticator.by_token(token.strip()) if scheme.lower() == "bearer" else None
         # On /m/... an uploaded app answers, so that a browser's cookie must mean nothing there.
         if scope["raw_path"].startswith(APP_PREFIX):
             return None
-        value = _cookie(found.get("cookie", ""))
+        value = cookie(found.get("cookie", ""), COOKIE)
         return await self._authenticator.by_cookie(value) if value else None
-
-
-class _Answer:
-    """What was sent so far, and the headers that every answer carries."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._request_id = request_id
-        self.status = 0
-        self.is_whole = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            present = {name.lower() for name, _ in message["headers"]}
-            ours = {
-                b"date": formatdate(usegmt=True).encode(),
-                b"x-request-id": self._request_id.encode(),
-                b"x-content-type-options": b"nosniff",
-                b"content-security-policy": b"default-src 'none'",
-            }
-            message = {**message, "headers": [*message["headers"], *((n, v) for n, v in ours.items() if n not in present)]}
-        elif not message.get("more_body"):
-            self.is_whole = True
-        await self._send(message)
-
-    async def problem(self, error: ModelyardError, path: str) -> None:
-        body = problems.encode(problems.document(error, path, self._request_id))
-        told = {**problems.headers(error), "content-length": str(len(body))}
-        if error.kind.value in {"too_large", "unauthenticated", "misdirected"}:
-            # The body was not read to its end; the connection cannot carry another request.
-            told["connection"] = "close"
-        headers = [(name.encode(), value.encode()) for name, value in told.items()]
-        await self.send({"type": "http.response.start", "status": problems.status_of(error), "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
-
-
-def _check_origin(scope: Scope, found: dict[str, str], principal: Principal | None) -> None:
-    """Refuse what another site's page sends (Fetch Metadata, and RFC 6454 for browsers without it)."""
-    site, origin = found.get("sec-fetch-site"), found.get("origin")
-    own = f"{scope['scheme']}://{found.get('host', '')}".lower()
-    foreign = (site is not None and site not in OWN_SITE) or (origin is not None and origin.lower() != own)
-    unsigned = principal is not None and principal.by_cookie and site is None and origin is None
-    if foreign or unsigned:
-        raise Forbidden(
-            "cross_site", "A page of another site may not do this.", "Use Modelyard's own pages, or send the token without a browser."
-        )
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        text = name.decode("latin-1").lower()
-        if text in found and text in {"host", "authorization", "origin", "sec-fetch-site"}:
-            raise Misdirected("header_doubled", f"The header {text} came twice.", "Send it once.")
-        found[text] = value.decode("latin-1")
-    return found
-
-
-def _host_name(value: str) -> str:
-    found = _HOST.fullmatch(value)
-    return (found[1] or found[2]).lower().removesuffix(".") if found else ""
-
-
-def _cookie(header: str) -> str | None:
-    try:
-        found: Any = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return None
-    return str(found.value) if found else None
-
-
-async def _refuse_other(scope: Scope, _receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        # WebSockets into apps come with the apps' own hosts.
-        await send({"type": "websocket.close", "code": 1008})

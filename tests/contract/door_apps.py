@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import Server, ServerConnection, serve
+
 DEADLINE_S = 10.0
 
 
@@ -142,3 +145,43 @@ def read_body(request: Request, lines: Any) -> bytes:
         lines.readline()
         return body
     return bytes(lines.read(int((request.get("content-length") or ["0"])[0])))
+
+
+class SocketApp:
+    """An app on a free loopback port that speaks WebSocket: `handle` has each connection to itself.
+
+    Args:
+        words: As `websockets.sync.server.serve` has them.
+    """
+
+    def __init__(self, handle: Callable[[ServerConnection], None], **words: Any) -> None:
+        self.connections: list[ServerConnection] = []
+        self.closed: list[tuple[int | None, str | None]] = []
+        self._handle = handle
+        self._server: Server = serve(self._serve, "127.0.0.1", 0, compression=None, **words)
+        self.port: int = self._server.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.hang_up()
+        self._server.shutdown()
+        self._thread.join()
+
+    def hang_up(self) -> None:
+        """End every connection without a word, as an instance that is killed does."""
+        for connection in self.connections:
+            try:
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def _serve(self, connection: ServerConnection) -> None:
+        self.connections.append(connection)
+        try:
+            self._handle(connection)
+        except ConnectionClosed:
+            pass
+        finally:
+            connection.close()
+            self.closed.append((connection.close_code, connection.close_reason))

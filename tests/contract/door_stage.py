@@ -5,20 +5,25 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
-from door_apps import DEADLINE_S, App, Reply, until
+from door_apps import DEADLINE_S, App, Reply, SocketApp, until
+from websockets.sync.server import ServerConnection
 
 from gateway.door_routes import FrontDoorRoutes
 from gateway.front_door import FrontDoor
 from gateway.settings import DoorSettings
-from modelyard.domain.errors import Kind, ModelyardError, NotFound, NotReady
+from modelyard.domain.errors import Forbidden, Kind, ModelyardError, NotFound, NotReady
+from modelyard.domain.ids import label
 from modelyard.runtime.routes import Activated, Route, RouteState
 from modelyard.runtime.runtime import NoSuchInstanceError
 
+LABEL = label("iris", "model-1")
+OWN_HOST = f"{LABEL}.apps.localhost"
+"""Where the model of the tests answers without a prefix."""
 STATUS = {
     Kind.MALFORMED: 400,
     Kind.FORBIDDEN: 403,
@@ -91,7 +96,7 @@ class Stage:
     """The door as the web layer mounts it, on a loopback port, with all that a case needs to set up and look at."""
 
     def __init__(self) -> None:
-        self._apps: list[App] = []
+        self._apps: list[App | SocketApp] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self.set_up(DoorSettings())
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -103,9 +108,13 @@ class Stage:
         self._thread.start()
         until(lambda: self._server.started, "the server listens")
 
-    def _admit(self, _caller: Caller | None, _owner: str, _name: str, route: Route | None) -> Route:
+    def _admit(self, _caller: Caller | None, owner: str, name: str, route: Route | None) -> Route:
+        assert route is None or (owner, name) == (route.owner, route.name)
+        self.admitted = f"{owner}/{name}"
         if route is None or not self.allowed:
             raise NotFound
+        if _caller is None:
+            raise Forbidden("nobody", "Nobody calls.")
         return route
 
     def set_up(self, settings: DoorSettings) -> None:
@@ -115,6 +124,8 @@ class Stage:
         self.runner.hold.set()
         self.allowed = True
         self.strays: list[bytes] = []
+        self.identified: list[str] = []
+        self.admitted = ""
         self.closed_early = 0
         self._door: FrontDoor[Caller] = FrontDoor(self.routes, self.runner, self._admit, settings)
 
@@ -138,23 +149,41 @@ class Stage:
         self.point(app, state, **limits)
         return app
 
-    def point(self, app: App, state: RouteState, start: int = 1, **limits: Any) -> None:
+    def add(self, owner: str, name: str, reply: Reply) -> str:
+        """Put one more app behind `/m/{owner}/{name}`; its label."""
+        app = App(reply)
+        self._apps.append(app)
+        unique = f"{len(self._apps):012x}"
+        own = label(name, unique)
+        self.routes.apply([Route(unique, owner, name, unique, 1, RouteState.RUNNING, unique, 1, "127.0.0.1", app.port, label=own)])
+        return own
+
+    def point(self, app: "App | SocketApp", state: RouteState, start: int = 1, **limits: Any) -> None:
         """Route `/m/ann/iris` to this app."""
-        route = Route("model-1", "ann", "iris", "version-3", 3, state, "i-1", start, "127.0.0.1", app.port, **limits)
-        self.runner.warm["model-1"] = Route(
-            "model-1", "ann", "iris", "version-3", 3, RouteState.RUNNING, "i-1", start, "127.0.0.1", app.port, **limits
-        )
+        route = Route("model-1", "ann", "iris", "version-3", 3, state, "i-1", start, "127.0.0.1", app.port, label=LABEL, **limits)
+        self.runner.warm["model-1"] = replace(route, state=RouteState.RUNNING)
         self.routes.apply([route])
+
+    def deploy_socket(self, handle: Callable[[ServerConnection], None], **words: Any) -> SocketApp:
+        """Put an app that speaks WebSocket behind it."""
+        app = SocketApp(handle, **words)
+        self._apps.append(app)
+        self.point(app, RouteState.RUNNING)
+        return app
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
 
-    def call(self, path: str = "/", method: str = "GET", body: Any = None, **fields: str) -> "Answer":
+    def call_own(self, path: str = "/", method: str = "GET", body: Any = None, **fields: str) -> "Answer":
+        """One call to the model's own host."""
+        return self.call(path, method, body, prefix="", Host=f"{OWN_HOST}:{self.port}", **fields)
+
+    def call(self, path: str = "/", method: str = "GET", body: Any = None, prefix: str = "/m/ann/iris", **fields: str) -> "Answer":
         """One call to `/m/ann/iris` on a connection of its own."""
         connection = self.connect()
         try:
             named = {name.replace("_", "-"): value for name, value in fields.items()}
-            connection.request(method, "/m/ann/iris" + path, body, named, encode_chunked=hasattr(body, "__next__"))
+            connection.request(method, prefix + path, body, named, encode_chunked=hasattr(body, "__next__"))
             return Answer(connection.getresponse())
         finally:
             connection.close()
@@ -167,6 +196,10 @@ class Stage:
 
     def is_quiet(self) -> bool:
         return self.routes.stats("model-1").in_flight == 0
+
+    async def _identify(self, model_id: str) -> Caller | None:
+        self.identified.append(model_id)
+        return Caller("bob")
 
     async def _live(self, receive: Any, send: Any) -> None:
         await receive()
@@ -189,7 +222,11 @@ class Stage:
             await send(message)
 
         scope["state"] = {"principal": Caller(), "request_id": "req-1"}
-        if not scope["raw_path"].startswith(b"/m/"):
+        scope["headers"] = [(name.lower(), value) for name, value in scope["headers"]]
+        host = dict(scope["headers"]).get(b"host", b"").decode()
+        if host.partition(":")[0].endswith(".apps.localhost"):
+            scope["state"] |= {"principal": None, "label": host.partition(".")[0], "identify": self._identify}
+        elif not scope["raw_path"].startswith(b"/m/"):
             self.strays.append(scope["raw_path"])
         try:
             await self._door(scope, receive, watched)
@@ -197,15 +234,16 @@ class Stage:
             if started:
                 self.closed_early += 1
                 raise
-            await answer_problem(problem, send)
+            await answer_problem(problem, send, "websocket." if scope["type"] == "websocket" else "")
 
 
-async def answer_problem(problem: ModelyardError, send: Any) -> None:
+async def answer_problem(problem: ModelyardError, send: Any, before: str) -> None:
     document = {"code": problem.code, "detail": problem.message, "mend": problem.mend, **problem.extra}
     after = [(b"retry-after", b"%d" % problem.retry_after_s)] if isinstance(problem, NotReady) and problem.retry_after_s is not None else []
     body = json.dumps(document).encode()
-    await send({"type": "http.response.start", "status": STATUS[problem.kind], "headers": [(b"content-length", b"%d" % len(body)), *after]})
-    await send({"type": "http.response.body", "body": body})
+    headers = [(b"content-length", b"%d" % len(body)), *after]
+    await send({"type": f"{before}http.response.start", "status": STATUS[problem.kind], "headers": headers})
+    await send({"type": f"{before}http.response.body", "body": body})
 
 
 class Answer:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from door_apps import Request, ok, read_until, says, until
+from door_apps import Request, ok, says, until
 from door_stage import Answer, Stage
 
 from gateway.settings import DoorSettings
@@ -235,11 +235,3 @@ def test_a_path_that_can_be_read_in_two_ways_is_refused(stage: Stage, path: str)
 def test_service_worker_scripts_are_refused(stage: Stage) -> None:
     stage.deploy(ok())
     assert stage.call("/sw.js", Service_Worker="script").status == 403
-
-
-def test_a_websocket_is_refused(stage: Stage) -> None:
-    app = stage.deploy(ok())
-    upgrade = b"GET /m/ann/iris/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    with stage.raw(upgrade) as conn:
-        assert read_until(conn, b"\r\n\r\n").startswith(b"HTTP/1.1 501 ")
-    assert app.requests == []

@@ -55,12 +55,11 @@ def test_a_browser_s_session_ends(stage: Stage) -> None:
     assert browser.get("/models/ada").status_code == 401
 
 
-def test_a_person_without_a_session_is_told_how_to_get_one_and_a_program_gets_a_problem(stage: Stage) -> None:
+def test_a_person_without_a_session_is_led_to_the_log_in_and_a_program_gets_a_problem(stage: Stage) -> None:
     person = stage.client().get("/upload", headers={"accept": "text/html,*/*"})
     program = stage.client().get("/upload")
 
-    assert (person.status_code, person.headers["content-type"]) == (401, "text/html; charset=utf-8")
-    assert "modelyard token --link" in person.text
+    assert (person.status_code, person.headers["location"]) == (303, "/login?next=%2Fupload")
     assert (program.status_code, program.headers["content-type"]) == (401, "application/problem+json")
 
 

@@ -85,7 +85,6 @@ def test_the_description_of_all_calls_names_the_upload_s_form(stage: Stage) -> N
     told = stage.http.get("/openapi.json").json()
 
     assert told["paths"]["/upload"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] == [
-        "username",
         "model_name",
         "file",
     ]

@@ -230,7 +230,9 @@ class Yard:
         self._models = [new_id() for _ in range(8)]
         self._number = 0
         with stage.database.write() as session:
-            session.add_all(ModelRow(id=each, owner="ada", name=f"m{n}", created_at=0.0) for n, each in enumerate(self._models))
+            session.add_all(
+                ModelRow(id=each, owner="ada", name=f"m{n}", label=f"m{n}", created_at=0.0) for n, each in enumerate(self._models)
+            )
 
     def change(self) -> None:
         with self._stage.database.write() as session:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
@@ -88,12 +89,18 @@ def states(text: str) -> str:
     return " ".join(re.findall(r'data-stage="\w+" data-state="(\w+)"', text))
 
 
-@pytest.mark.parametrize("path", ["/", "/upload", "/upload/form", "/upload/some-build", "/upload/some-build/state"])
-def test_without_a_session_every_page_tells_how_to_sign_in(house, path):
+@pytest.mark.parametrize(
+    "path", ["/upload", "/upload/form", "/upload/some-build/state", "/console/ada/fruit", "/no/such/page", "/?owner=ada"]
+)
+def test_without_a_session_every_page_leads_to_the_log_in_and_back(house, path):
     answer = house.stranger.get(path, headers=PAGE)
-    assert answer.status_code == 401
-    assert "modelyard token --link" in answer.text
-    assert "Signed in" not in answer.text
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/login?{urlencode({'next': path})}")
+    assert house.stranger.get("/", headers=PAGE).headers["location"] == "/login"
+
+
+def test_what_was_to_be_sent_without_a_session_is_not_come_back_to(house):
+    answer = house.stranger.post("/console/ada/fruit/delete", data={"name": "fruit"}, headers=SAME)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 
 def test_a_program_without_a_credential_gets_a_problem_and_no_page(house):
@@ -101,18 +108,19 @@ def test_a_program_without_a_credential_gets_a_problem_and_no_page(house):
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
 
 
-@pytest.mark.parametrize("path", ["/", "/upload/form"])
-def test_the_start_leads_to_the_form(house, path):
-    answer = house.browser.get(path, headers=PAGE)
+def test_the_form_s_own_address_leads_to_the_form(house):
+    answer = house.browser.get("/upload/form", headers=PAGE)
     assert (answer.status_code, answer.headers["location"]) == (303, "/upload")
 
 
 def test_every_page_loads_only_its_own_files_and_has_nothing_inline(house):
     failed = house.built(failure=FAILURE)
     for answer in (
-        house.stranger.get("/upload", headers=PAGE),
-        house.browser.get("/upload", headers=PAGE),
-        house.browser.get(failed, headers=PAGE),
+        house.stranger.get("/login", headers=PAGE),
+        *(
+            house.browser.get(path, headers=PAGE)
+            for path in ("/", "/upload", failed, "/console/testuser/test-model", "/account", "/no/such")
+        ),
     ):
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'")
@@ -141,6 +149,7 @@ def test_every_field_has_a_label_a_hint_and_a_place_for_its_error(house):
     page = Outline(house.browser.get("/upload", headers=PAGE).text)
     labelled = {each["for"] for each in page.all("label")}
     fields = page.all("input") + page.all("textarea")
+    assert page.all("form")[0]["action"] == "/logout"
     assert {each["name"] for each in fields} == {"username", "model_name", "description", "file"}
     for each in fields:
         assert each["id"] in labelled

@@ -49,11 +49,30 @@ class Site:
 
 
 @contextmanager
-def open_site(base: Path) -> Iterator[Site]:
-    """A server over this folder, and a browser; both end with the block."""
+def watched(context: BrowserContext, url: str, *expected: str) -> Iterator[Page]:
+    """A page, whose every request, error and console message is checked at the end.
+
+    Args:
+        expected: What the browser itself writes of answers that are meant to refuse.
+    """
+    asked: list[str] = []
+    wrong: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    page = context.new_page()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
+    yield page
+    context.close()
+    assert [each for each in asked if not each.startswith(f"{url}/")] == []
+    assert [each for each in wrong if not any(word in each for word in expected)] == []
+
+
+@contextmanager
+def open_site(base: Path, **settings: object) -> Iterator[Site]:
+    """A server over this folder, with settings by dotted name, and a browser; both end with the block."""
     for folder in (base, *list(base.parents)[:2]):
         folder.chmod(folder.stat().st_mode | 0o055)
-    with started(load_settings(data=base / "data", port=0)) as running, sync_playwright() as playwright:
+    with started(load_settings(data=base / "data", port=0, **settings)) as running, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(SWITCHES))
         context = browser.new_context()
         page = context.new_page()

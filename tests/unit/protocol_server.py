@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-KEY = "my_test_key"
+from protocol_accounts import AT, Accounts
+
 BUILD = "01990000-0000-7000-8000-000000000001"
 VERSION = "01990000-0000-7000-8000-000000000002"
-AT = "2026-01-02T03:04:05Z"
 KEPT_BODY = 1024 * 1024
 
 Problem = tuple[int, dict[str, Any], dict[str, str]]
@@ -57,6 +57,7 @@ class Yard:
     overlap: int = 0
     """How many lines before the one after `Last-Event-ID` are sent again."""
     refusals: dict[tuple[str, str], Problem] = field(default_factory=dict)
+    accounts: Accounts = field(default_factory=Accounts)
     seen: list[Seen] = field(default_factory=list)
 
     def last(self, method: str) -> Seen:
@@ -76,14 +77,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.command, parts.path, parse_qs(parts.query), {key.lower(): value for key, value in self.headers.items()}, *self._body()
         )
         yard.seen.append(asked)
-        if asked.headers.get("authorization") != f"Bearer {KEY}" and parts.path != "/health":
+        if parts.path == "/auth/token":
+            self._send(*yard.accounts.trade(asked.body))
+        elif not yard.accounts.knows(asked.headers.get("authorization")) and parts.path != "/health":
             self._send(*problem(401, "unauthenticated", "Pass a key."))
         elif (refusal := yard.refusals.get((self.command, parts.path))) is not None:
             self._send(*refusal)
         else:
             self._route(yard, asked)
 
-    do_GET = do_POST = do_DELETE = do_PUT = _answer  # noqa: N815 - the library's names
+    do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = _answer  # noqa: N815 - the library's names
 
     def log_message(self, *_args: object) -> None: ...
 
@@ -101,8 +104,6 @@ class _Handler(BaseHTTPRequestHandler):
         match asked.method, words:
             case "GET", ["health"]:
                 self._send(200, {"status": "healthy", "service": "upload_service"})
-            case "POST", ["first"]:
-                self._send(200, {"url": f"{yard.url}/first/ticket"})
             case "POST", ["upload"]:
                 self._send(202, row(_field(asked, "username"), _field(asked, "model_name"), **yard.upload))
             case "GET", ["models", username]:
@@ -117,10 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, yard.build_row())
             case "GET", ["builds", build_id, "log"] if build_id == BUILD:
                 self._send_log(yard, asked)
+            case "GET", ["events"]:
+                self._send_events(yard, asked)
             case method, ["m", _, _, *path]:
                 self._send_app(method, "/".join(path), asked)
             case _:
-                self._send(*problem(404, "not_found", "List what you have."))
+                self._send_account(yard, asked, words)
 
     def _send(self, status: int, document: object, headers: dict[str, str] | None = None) -> None:
         kind = "application/json" if status < 400 else "application/problem+json"
@@ -158,6 +161,32 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write("".join(events[:cut]).encode() if cut >= 0 else events[0][:-5].encode())
         else:
             self.wfile.write("".join([*events, f"event: end\ndata: {json.dumps(yard.build_row())}\n\n"]).encode())
+
+    def _send_account(self, yard: Yard, asked: Seen, words: list[str]) -> None:
+        first = (200, {"url": f"{yard.url}/first/ticket"}) if words == ["first"] else None
+        reply = first or yard.accounts.answer(asked.method, words, asked.body)
+        if reply is None:
+            self._send(*problem(404, "not_found", "List what you have."))
+        elif isinstance(reply[1], str):
+            self._send_bytes(200, reply[1].encode(), {"Content-Type": "text/plain"})
+        else:
+            self._send(*reply)
+
+    def _send_events(self, yard: Yard, asked: Seen) -> None:
+        after = asked.headers.get("last-event-id") or asked.query.get("after", [""])[0]
+        events = [each for each in yard.accounts.events if each["cursor"] > after]
+        if "text/event-stream" not in asked.headers.get("accept", ""):
+            page = events[: yard.accounts.page]
+            following = {"Link": f'</events?after={page[-1]["cursor"]}>; rel="next"'} if len(page) < len(events) else {}
+            self._send(200, {"events": page}, following)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.close_connection = True
+        cut = yard.cuts.pop(0) if yard.cuts else len(events)
+        told = [f"id: {each['cursor']}\nevent: {each['event']}\ndata: {json.dumps(each)}\n\n" for each in events[:cut]]
+        self.wfile.write("".join([": nothing new\n\n", *told]).encode())
 
     def _send_app(self, method: str, path: str, asked: Seen) -> None:
         if path == "predict" and method == "POST":

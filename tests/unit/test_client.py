@@ -1,16 +1,22 @@
 """The client against a server on loopback that speaks the contract."""
 
 import io
+import itertools
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import stamina
-from protocol_server import BUILD, KEY, VERSION, Yard, problem, row, serving
+from protocol_accounts import KEY, PASSWORD, event
+from protocol_server import BUILD, VERSION, Yard, problem, row, serving
 
-from modelyard.client import Client, ProblemError, UnreachableError
+from modelyard.client import Access, Client, ProblemError, UnreachableError
+from modelyard.client.bearer import Renewing
 
 MIB = 1024 * 1024
 
@@ -210,3 +216,135 @@ def test_names_cannot_leave_their_place_in_the_path(client: Client, yard: Yard) 
     with pytest.raises(ProblemError):
         client.model("../..", "a?b/c#d")
     assert (yard.last("GET").path, yard.last("GET").query) == ("/models/..%2F../a%3Fb%2Fc%23d", {})
+
+
+def test_the_client_is_there_by_the_package_s_name_and_loaded_only_when_asked_for() -> None:
+    program = "import sys, modelyard; light = 'httpx2' not in sys.modules; from modelyard import Client; print(light, Client.__module__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["True", "modelyard.client.calls"]
+
+
+def test_a_log_in_calls_as_that_user_and_ends(yard: Yard) -> None:
+    with Client(yard.url) as client:
+        tokens = client.log_in("ada", PASSWORD)
+        assert b"grant_type=password&username=ada" in yard.last("POST").body
+        assert client.me().username == "ada"
+        assert yard.last("GET").headers["authorization"] == "Bearer access-1"
+        assert "access-1" not in repr(tokens)
+        client.log_out()
+        with pytest.raises(ProblemError) as refused:
+            client.me()
+    assert refused.value.status == 401
+
+
+def test_a_wrong_password_is_told_and_leaves_the_client_as_it_was(client: Client) -> None:
+    with pytest.raises(ProblemError, match="password_wrong"):
+        client.log_in("ada", "guess")
+    assert client.me().username == "ada"
+
+
+def test_an_access_token_that_has_ended_is_replaced_and_the_call_sent_again_whole(yard: Yard, app_zip: Path) -> None:
+    with Client(yard.url) as client:
+        client.log_in("ada", PASSWORD)
+        yard.accounts.refused = {"access-1"}
+        assert client.upload(app_zip, "ada", "fruit").username == "ada"
+
+    sent = [each for each in yard.seen if each.path == "/upload"]
+    assert [each.headers["authorization"] for each in sent] == ["Bearer access-1", "Bearer access-2"]
+    assert all(app_zip.read_bytes() in each.body for each in sent)
+
+
+def test_a_token_is_replaced_once_and_then_the_refusal_stands(yard: Yard) -> None:
+    with Client(yard.url) as client:
+        client.log_in("ada", PASSWORD)
+        yard.accounts.refused = {"access-1", "access-2", "access-3"}
+        with pytest.raises(ProblemError) as refused:
+            client.me()
+    assert (refused.value.status, yard.accounts.trades) == (401, 2)
+
+
+def test_a_token_about_to_end_is_replaced_before_it_does(yard: Yard) -> None:
+    yard.accounts.expires_in = 20
+    with Client(yard.url) as client:
+        client.log_in("ada", PASSWORD)
+        client.me()
+    assert yard.last("GET").headers["authorization"] == "Bearer access-2"
+    assert yard.accounts.trades == 2
+
+
+def test_threads_that_share_a_log_in_do_not_use_a_refresh_token_twice(yard: Yard) -> None:
+    with Client(yard.url) as client:
+        tokens = client.log_in("ada", PASSWORD)
+        source = Renewing(tokens, client.refresh)
+        with ThreadPoolExecutor(8) as threads:
+            got = list(threads.map(lambda _: source.renewed("access-1"), range(8)))
+    assert (set(got), yard.accounts.trades) == ({"access-2"}, 2)
+
+
+def test_a_model_s_own_401_is_its_answer_and_is_not_asked_for_again(yard: Yard) -> None:
+    with Client(yard.url) as client:
+        client.log_in("ada", PASSWORD)
+        yard.refusals["POST", "/m/ada/fruit/predict"] = (401, {"no": "entry"}, {"Content-Type": "application/json"})
+        assert client.predict("ada", "fruit", json={}).json() == {"no": "entry"}
+    assert yard.accounts.trades == 1
+
+
+def test_keys_are_made_listed_and_revoked(client: Client, yard: Yard) -> None:
+    made = client.create_key("camera", ["predict:ada/fruit"], expires_in_s=60)
+
+    assert (made.key, made.scopes) == ("my_new_key", ("predict:ada/fruit",))
+    assert "my_new_key" not in repr(made)
+    assert yard.last("POST").body == b'{"name":"camera","scopes":["predict:ada/fruit"],"expires_in_s":60}'
+    listed = client.keys()
+    assert [each.name for each in listed] == ["camera"]
+    client.revoke_key(made.id)
+    assert yard.accounts.keys == []
+
+
+def test_accounts_are_made_invited_changed(client: Client, yard: Yard) -> None:
+    assert client.create_user("bob", PASSWORD, role="viewer").role == "viewer"
+    assert PASSWORD.encode() in yard.last("POST").body
+    client.create_user("carol")
+    assert b"password" not in yard.last("POST").body
+    assert client.invite("bob").url.endswith("invite=bob")
+    assert client.set_user("bob", state="disabled").state == "disabled"
+    assert yard.last("PATCH").body == b'{"state":"disabled"}'
+    client.set_password("bob", PASSWORD)
+    assert yard.last("PUT").path == "/auth/users/bob/password"
+    assert [each.username for each in client.users()] == ["ada", "bob", "carol"]
+
+
+def test_access_is_shown_and_changed_and_a_model_s_log_read(client: Client, yard: Yard) -> None:
+    assert client.access("ada", "fruit").users == ("bob",)
+    assert client.set_access("ada", "fruit", Access(public=True, users=("carol",))).public
+    assert yard.last("PUT").body == b'{"public":true,"users":["carol"]}'
+    assert client.logs("ada", "fruit", lines=2).startswith("one\ntwo")
+    assert yard.last("GET").query == {"lines": ["2"]}
+
+
+def test_events_come_page_by_page_and_behind_a_cursor(client: Client, yard: Yard) -> None:
+    yard.accounts.page = 2
+
+    assert [each.cursor for each in client.events()] == ["c1", "c2", "c3"]
+    assert [each.cursor for each in client.events("c2")] == ["c3"]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("cuts", [[], [1, 1], [2, 0, 1]])
+def test_followed_events_come_once_each_however_often_the_stream_breaks(client: Client, yard: Yard, cuts: list[int]) -> None:
+    yard.cuts = cuts
+    yard.accounts.events = [event(n) for n in range(1, 6)]
+
+    assert [each.id for each in itertools.islice(client.follow_events("c1"), 4)] == ["e2", "e3", "e4", "e5"]
+
+
+def test_waiting_tells_the_lines_and_how_the_build_ended(client: Client, yard: Yard, app_zip: Path) -> None:
+    lines: list[str] = []
+    taken = client.upload(app_zip, "ada", "fruit")
+
+    assert client.wait(taken, on_line=lambda line: lines.append(line.text)).status == "ready"
+    assert lines == yard.log
+    yard.build = {"status": "failed", "reason": "no_entry", "message": "No app.", "mend": "Add app.py."}
+    failed = client.wait(taken)
+    assert (failed.status, failed.reason, failed.mend) == ("failed", "no_entry", "Add app.py.")

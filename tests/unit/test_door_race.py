@@ -6,14 +6,17 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from gateway.door_routes import FrontDoorRoutes
+from modelyard.domain.ids import label
 from modelyard.runtime.routes import Route, RouteRemoved, RouteState
 
 KEY = ("ann", "iris")
+OWN = ("", label("iris", "model-1"))
+"""The same model by its own host."""
 Steps = Generator[None, None, None]
 
 
 def route(state: RouteState, start: int = 1, model_id: str = "model-1") -> Route:
-    return Route(model_id, *KEY, "version-1", 1, state, instance="i-1", start=start, port=8080)
+    return Route(model_id, *KEY, "version-1", 1, state, instance="i-1", start=start, port=8080, label=label(KEY[1], model_id))
 
 
 @dataclass
@@ -67,19 +70,19 @@ class World:
         self.write(RouteState.RUNNING)
         return True
 
-    def call(self, *, in_order: bool = True) -> Steps:
+    def call(self, key: tuple[str, str] = KEY, *, in_order: bool = True) -> Steps:
         """One call, as the door makes it; `in_order` False reads the route before it counts itself in."""
         if in_order:
-            self.routes.enter(KEY)
+            self.routes.enter(key)
             yield
-        found = self.routes.find(KEY)
+        found = self.routes.find(key)
         yield
         if not in_order:
-            self.routes.enter(KEY)
+            self.routes.enter(key)
         if found is None:
             changes, answer = self.routes.changes, self.catalogue
             yield
-            self.routes.learn(KEY, answer, changes)
+            self.routes.learn(key, answer, changes)
             found = answer
             yield
         if found is not None and (found.state is RouteState.RUNNING or self.activate()):
@@ -87,7 +90,7 @@ class World:
                 if not self.open:
                     self.broken.append("the instance was closed under a call that saw it running")
                 yield
-        self.routes.leave(KEY)
+        self.routes.leave(key)
 
 
 def interleave(rng: random.Random, parts: list[Iterator[None]]) -> None:
@@ -104,7 +107,7 @@ def play(seed: int, *, in_order: bool = True) -> World:
     world = World()
     if rng.random() < 0.7:
         world.routes.apply([route(RouteState.RUNNING)])
-    parts: list[Iterator[None]] = [world.call(in_order=in_order) for _ in range(rng.randint(1, 4))]
+    parts: list[Iterator[None]] = [world.call(rng.choice([KEY, OWN]), in_order=in_order) for _ in range(rng.randint(1, 4))]
     parts.append(world.remover() if rng.random() < 0.3 else world.runner())
     if rng.random() < 0.3:
         parts.append(world.forgetter())
@@ -180,6 +183,9 @@ def test_counts_outlive_the_route_and_names_that_nobody_has_are_forgotten() -> N
     assert (routes.stats("model-1").in_flight, routes.stats("model-1").idle_s) == (1, 0.0)
     routes.leave(KEY)
     assert (routes.stats("model-1").in_flight, routes.stats("model-1").calls) == (0, 1)
+    routes.enter(OWN)
+    assert (routes.stats("model-1").in_flight, routes.calls_to("model-1", "i-1")) == (1, 1)
+    routes.leave(OWN)
     routes.enter(("ann", "nothing"))
     routes.leave(("ann", "nothing"))
     assert routes._in_flight == {}

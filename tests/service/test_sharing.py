@@ -1,0 +1,238 @@
+"""Sharing: who may call a model is told by its owner, and holds at the door from the next call on."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from door import DoorStage
+from sqlalchemy import select
+from stage import Stage, in_thread, until
+
+from modelyard.domain.accounts import Role
+from modelyard.store import doorbell
+from modelyard.store.tables import AuditRow, ModelRow, ShareRow
+
+PATH = "/models/ada/fruit/access"
+CALL = "/m/ada/fruit/"
+NOBODY: dict[str, Any] = {"public": False, "users": []}
+
+
+@pytest.fixture
+def door(tmp_path: Path, blank_database: Path) -> Iterator[DoorStage]:
+    """A stage with ada's model behind the real door."""
+    stage = DoorStage(tmp_path / "data", blank_database)
+    stage.ready()
+    yield stage
+    stage.close()
+
+
+def shown(answer: httpx2.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
+    """An answer without what differs between any two."""
+    headers = [(name, value) for name, value in answer.headers.items() if name not in {"date", "x-request-id"} and "ratelimit" not in name]
+    return answer.status_code, answer.content, sorted(headers)
+
+
+def share(stage: Stage, **access: Any) -> None:
+    answer = stage.http.put(PATH, json=NOBODY | access)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_new_model_is_for_its_owner_and_a_change_is_shown_and_noted(stage: Stage) -> None:
+    stage.ready()
+    ada = stage.client(stage.key("ada").text)
+    assert ada.get(PATH).json() == ada.get("/models/ada/fruit").json()["access"] == NOBODY
+    rung = stage.database.bell.count(doorbell.INSTANCES)
+    answer = ada.put(PATH, json={"public": False, "users": ["mia", "bob", "mia"]})
+
+    assert (answer.status_code, answer.json()) == (200, {"public": False, "users": ["bob", "mia"]})
+    assert ada.get(PATH).json() == stage.http.get("/models/ada/fruit").json()["access"] == answer.json()
+    assert stage.database.bell.count(doorbell.INSTANCES) > rung
+    with stage.database.read() as session:
+        noted = session.scalars(select(AuditRow).where(AuditRow.action == "share")).one()
+        model = session.scalars(select(ModelRow)).one()
+    assert (noted.actor, noted.object, noted.result, noted.request_id) == ("ada", model.id, "2 users", answer.headers["x-request-id"])
+    assert stage.http.put(PATH, json={"public": True, "users": []}).json() == {"public": True, "users": []}
+    assert stage.count(ShareRow) == 0
+
+
+def test_nobody_learns_from_sharing_which_accounts_there_are(stage: Stage) -> None:
+    stage.ready()
+    known, unknown = (stage.http.put(PATH, json={"public": False, "users": [name]}) for name in ("mia", "zoe"))
+
+    assert (known.status_code, unknown.status_code) == (200, 200)
+    assert known.text.replace("mia", "zoe") == unknown.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"public": True},
+        {"users": []},
+        {"public": "perhaps", "users": []},
+        {"public": False, "users": "mia"},
+        {"public": False, "users": ["Mia"]},
+        {"public": False, "users": ["a--b"]},
+        {"public": False, "users": [""]},
+        {"public": False, "users": ["x" * 41]},
+        {"public": False, "users": [f"user-{n}" for n in range(1001)]},
+        {"public": False, "users": [], "owner": "mia"},
+        [],
+    ],
+)
+def test_a_body_that_does_not_fit_changes_nothing(stage: Stage, body: Any) -> None:
+    stage.ready()
+    share(stage, users=["mia"])
+    answer = stage.http.put(PATH, json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["errors"]
+    assert stage.http.get(PATH).json() == NOBODY | {"users": ["mia"]}
+
+
+def test_a_thousand_users_is_the_most(stage: Stage) -> None:
+    stage.ready()
+    share(stage, users=[f"user-{n}" for n in range(1000)])
+
+    assert len(stage.http.get(PATH).json()["users"]) == 1000
+
+
+def test_who_is_given_a_model_may_call_it_and_nothing_else(door: DoorStage) -> None:
+    share(door, users=["mia"])
+    mia = door.client(door.member.text)
+    for method, path in (
+        ("GET", "/models/ada/fruit"),
+        ("GET", PATH),
+        ("PUT", PATH),
+        ("GET", "/models/ada/fruit/logs"),
+        ("DELETE", "/models/ada/fruit"),
+    ):
+        body = {"json": NOBODY} if method == "PUT" else {}
+        theirs = mia.request(method, path, **body)
+        assert theirs.status_code == 404, path
+        assert shown(theirs) == shown(mia.request(method, path.replace("ada", "nobody"), **body)), path
+    assert mia.get("/models/ada").status_code == 404
+    assert mia.get("/models/mia").json() == {"models": []}
+
+
+def test_a_viewer_shares_nothing_of_their_own(stage: Stage) -> None:
+    viewer = stage.client(stage.key("vic", role=Role.VIEWER).text)
+    stage.ready(owner="vic")
+    answer = viewer.put("/models/vic/fruit/access", json=NOBODY | {"public": True})
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "role_too_small")
+    assert viewer.get("/models/vic/fruit/access").json() == NOBODY
+
+
+def test_the_door_keeps_to_what_is_shared_and_the_app_is_told_who_calls(door: DoorStage) -> None:
+    mia, eve, ada = door.member.text, door.key("eve").text, door.key("ada").text
+    share(door, users=["mia"])
+    with door.called("reconcile") as callers:
+        assert callers.get(CALL, ada).json() == {"user": "ada", "authorization": None}
+        assert callers.get(CALL, mia).json() == {"user": "mia", "authorization": None}
+        assert callers.get(CALL, door.auth.key.text).json()["user"] == "owner"
+        refused = callers.get(CALL, eve)
+        assert refused.status_code == 404
+        assert shown(refused) == shown(callers.get("/m/ada/nothing/", eve)) == shown(callers.get("/m/nobody/fruit/", eve))
+        anonymous = callers.get(CALL)
+        assert (anonymous.status_code, anonymous.json()["code"]) == (401, "no_credential")
+        assert callers.get("/m/nobody/fruit/").status_code == 401
+
+
+def test_a_public_model_is_for_everybody_and_a_bad_credential_is_still_refused(door: DoorStage) -> None:
+    share(door, public=True)
+    with door.called("reconcile") as callers:
+        assert callers.get(CALL).json() == {"user": "", "authorization": None}
+        assert callers.get(CALL, door.key("eve").text).json()["user"] == "eve"
+        bad = callers.get(CALL, "my_nothing")
+        assert (bad.status_code, bad.json()["code"]) == (401, "bad_credential")
+    assert door.client().get("/models/ada/fruit").status_code == 401
+
+
+def test_a_change_holds_at_a_warm_door_within_moments(door: DoorStage, scaled: Callable[[int], int]) -> None:
+    mia = door.member.text
+    share(door, users=["mia"])
+    slowest = 0.0
+    with door.called("reconcile") as callers:
+        for _ in range(scaled(100)):
+            assert callers.get(CALL, mia).status_code == 200
+            for access, status in (({"users": []}, 404), ({"public": True}, 200), ({"users": ["eve"]}, 404), ({"users": ["mia"]}, 200)):
+                share(door, **access)
+                began = time.monotonic()
+                until(lambda status=status: callers.get(CALL, mia).status_code == status, f"{access} holds")
+                slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 5.0
+
+
+def test_a_share_that_is_taken_back_while_the_model_boots_is_refused_at_once_and_afterwards(door: DoorStage) -> None:
+    mia, ada = door.member.text, door.key("ada").text
+    share(door, users=["mia"])
+    with door.called("reconcile") as callers:
+        door.runtime.may_boot.clear()
+        first = in_thread(lambda: callers.get(CALL, ada))
+        assert door.runtime.booting.wait(10)
+        share(door)
+        until(lambda: callers.get(CALL, mia).status_code == 404, "the route knows while its model boots")
+        door.runtime.may_boot.set()
+        assert first.result(10).json()["user"] == "ada"
+        assert callers.get(CALL, ada).status_code == 200
+        assert callers.get(CALL, mia).status_code == 404
+
+
+def test_models_of_which_nothing_was_said_cost_nothing(door: DoorStage) -> None:
+    share(door, users=["mia"])
+    door.step("reconcile")
+    assert door.routes.find(("ada", "fruit")) is not None
+    door.ahead_s = 60
+    door.step("reconcile")
+    written = door.routes.changes
+    for _ in range(5):
+        door.step("reconcile")
+    assert door.routes.changes == written
+
+
+def test_a_change_of_a_writer_whose_clock_is_slow_is_found(door: DoorStage) -> None:
+    door.ahead_s = 8
+    door.step("reconcile")
+    door.ahead_s = 0
+    share(door, users=["mia"])
+    door.ahead_s = 8.5
+    door.step("reconcile")
+    route = door.routes.find(("ada", "fruit"))
+
+    assert route is not None
+    assert route.shared_with == {"mia"}
+
+
+def test_a_restart_knows_what_was_shared(tmp_path: Path, blank_database: Path) -> None:
+    before = DoorStage(tmp_path / "data", blank_database)
+    before.ready()
+    share(before, users=["mia"])
+    before.close()
+    after = DoorStage(tmp_path / "data", blank_database)
+    with after.called("reconcile") as callers:
+        assert callers.get(CALL, after.key("mia").text).json()["user"] == "mia"
+        assert callers.get(CALL, after.key("eve").text).status_code == 404
+    after.close()
+
+
+def test_a_model_that_comes_again_under_its_name_is_shared_with_nobody(stage: Stage) -> None:
+    stage.ready()
+    share(stage, public=True, users=["mia"])
+    stage.delete("/models/ada/fruit")
+    stage.ready()
+
+    assert stage.http.get(PATH).json() == NOBODY
+
+
+def test_a_shared_model_can_be_purged(stage: Stage) -> None:
+    stage.ready()
+    share(stage, users=["mia"])
+    stage.delete("/models/ada/fruit?purge=true")
+    stage.ahead_s = 61
+    stage.step("delete")
+
+    assert (stage.count(ModelRow), stage.count(ShareRow)) == (0, 0)

@@ -1,0 +1,1 @@
+"""What a person sees of models: the start page, and a page for each."""

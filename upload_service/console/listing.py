@@ -1,0 +1,102 @@
+"""What the start page lists: models of one user or of all, page by page, each with the state that a person asks for."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from modelyard.domain.errors import NotFound
+from modelyard.domain.ids import is_name
+from modelyard.domain.states import InstanceState, VersionState
+from modelyard.store import catalog
+from modelyard.store.database import Database
+from modelyard.store.ownership import owned_by
+from modelyard.store.tables import ModelRow, VersionRow
+from modelyard.web.access import Principal, authorize
+from upload_service import views
+from upload_service.repository import GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One model.
+
+    Args:
+        version: The newest, whose upload or build was the last change.
+        newest: The state of that version.
+        serving: The version that answers calls; None where none is ready.
+        state: The running copy's of the version that serves; where none does, the newest version's.
+    """
+
+    owner: str
+    name: str
+    description: str
+    version: int
+    newest: VersionState
+    serving: int | None
+    state: VersionState | InstanceState
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of models, and the mark behind which the next begins; empty where this is the last."""
+
+    models: list[Listed]
+    following: str
+
+
+class Listings:
+    """Reads for the start page."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, caller: Principal, owner: str, after: str, limit: int) -> Listing:
+        """The models behind the mark `after`, by owner and name; of every owner that the caller sees where `owner` is empty.
+
+        Raises:
+            NotFound: The owner is not the caller's to see, or the mark is none.
+        """
+        if owner:
+            authorize(caller, owner)
+        with self._database.read() as session:
+            found = session.execute(_newest(owner or caller.sees, _mark(after)).limit(limit + 1)).all()
+            models = [_listed(session, model, version) for model, version in found[:limit]]
+        last = models[-1] if len(found) > limit else None
+        return Listing(models, f"{last.owner}/{last.name}" if last else "")
+
+
+def _mark(after: str) -> tuple[str, str]:
+    owner, _, name = after.partition("/")
+    if after and not (is_name(owner) and is_name(name)):
+        raise NotFound
+    return owner, name
+
+
+def _newest(sees: str | None, after: tuple[str, str]) -> Select[ModelRow, VersionRow]:
+    alive = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state.not_in(GONE))
+    top = alive.group_by(VersionRow.model_id).subquery()
+    return (
+        select(ModelRow, VersionRow)
+        .join(VersionRow, VersionRow.model_id == ModelRow.id)
+        .join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
+        .where(owned_by(ModelRow.owner, sees), tuple_(ModelRow.owner, ModelRow.name) > tuple_(*after))
+        .order_by(ModelRow.owner, ModelRow.name)
+    )
+
+
+def _listed(session: Session, model: ModelRow, version: VersionRow) -> Listed:
+    newest = VersionState(version.state)
+    serving = catalog.serving_by_id(session, model.id)
+    return Listed(
+        owner=model.owner,
+        name=model.name,
+        description=version.description,
+        version=version.number,
+        newest=newest,
+        serving=serving.number if serving else None,
+        state=catalog.instance_state(session, serving.version_id) if serving else newest,
+        changed_at=views.when(version.since),
+    )
