@@ -60,8 +60,7 @@ class AppsGate:
 
         async def identify(model_id: str) -> Principal | None:
             principal = await self._visitors.by_app_cookie(value, model_id) if value else None
-            if (count := scope["state"].get("count")) is not None:
-                count(principal)
+            _count(scope, principal)
             return principal
 
         scope["state"]["identify"] = identify
@@ -71,6 +70,7 @@ class AppsGate:
         try:
             await self._door(scope, receive, send)
         except Unauthenticated:
+            _count(scope, None)
             if not is_navigation(scope, found):
                 raise
             await _send(send, 303, {**_NOT_KEPT, "location": self._way_back(scope, found)})
@@ -93,6 +93,7 @@ class AppsGate:
     async def _answer_ours(self, scope: Scope, found: Headers, send: Send) -> None:
         if scope["raw_path"] != ENTER or scope.get("method") != "GET":
             raise NotFound
+        _count(scope, None)
         if "sec-fetch-mode" in found and not is_navigation(scope, found):
             # Else a page of another host could sign a browser in here behind its user's back.
             raise cross_site()
@@ -120,6 +121,13 @@ def console_name(apps_domain: str, hosts: tuple[str, ...]) -> str:
     """The console's host name where only a model's own host is known: the name above the apps' where it is one of ours, else the first."""
     _, _, above = apps_domain.partition(".")
     return above if above in {"localhost", *hosts} else next(iter(hosts), "localhost")
+
+
+def _count(scope: Scope, principal: Principal | None) -> None:
+    """Count the call against who makes it, or their address; once, though who calls is asked again while a WebSocket is open."""
+    count = scope["state"].pop("count", None)
+    if count is not None:
+        count(principal)
 
 
 def _counts(scope: Scope, found: Headers) -> bool:

@@ -12,7 +12,18 @@ from modelyard.store.tables import VersionRow
 from modelyard.web.access import Action, UndeclaredRouteError, declared, requires
 from modelyard.web.app import create_app
 
-PUBLIC = {"/health", "/livez", "/readyz", "/first/{ticket}"}
+PUBLIC = {
+    "/health",
+    "/livez",
+    "/readyz",
+    "/first/{ticket}",
+    "/login",
+    "/signup",
+    "/logout",
+    "/auth/token",
+    "/auth/signup",
+    "/.well-known/jwks.json",
+}
 
 
 def walk(stage: Stage) -> list[tuple[str, str, Action]]:

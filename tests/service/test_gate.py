@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 from stage import ORIGIN, Stage, form
+from starlette.testclient import WebSocketDenialResponse
 
 from modelyard.store.tables import VersionRow
 
@@ -141,3 +142,28 @@ def test_reading_across_sites_is_the_browser_s_matter(stage: Stage) -> None:
 
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/m/ada/fruit/ws", {"authorization": "good", "origin": "http://evil.test"}, 403),
+        ("/m/ada/fruit/ws", {"authorization": "good", "sec-fetch-site": "cross-site"}, 403),
+        ("/m/ada/fruit/ws", {"authorization": "Bearer bad"}, 401),
+        ("/m/ada/fruit/ws", {"origin": ORIGIN}, 403),
+        ("/m/ada/fruit/ws", {"origin": "http://evil.test"}, 403),
+        ("/m/ada/fruit/ws", {"origin": "null"}, 403),
+        ("/upload", {"authorization": "good"}, 404),
+        ("/upload", {"origin": ORIGIN}, 404),
+        ("/builds/x/log", {}, 404),
+        ("/m/ada/fruit/ws", {"authorization": "good", "host": "evil.test"}, 421),
+    ],
+)
+def test_a_websocket_is_for_programs_with_a_token_and_for_apps_alone(stage: Stage, path: str, headers: dict[str, str], status: int) -> None:
+    told = {"host": HOST, **headers}
+    if told.get("authorization") == "good":
+        told["authorization"] = f"Bearer {stage.auth.key.text}"
+    browser = stage.client(cookie=stage.cookie())
+    with pytest.raises(WebSocketDenialResponse) as refused, browser.websocket_connect(f"ws://localhost:8080{path}", headers=told):
+        pass
+    assert refused.value.status_code == status

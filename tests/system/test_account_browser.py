@@ -184,6 +184,7 @@ def test_every_text_has_contrast_and_no_page_is_wider_than_its_window(site, sche
     page.goto(f"{site.url}/account")
     page.get_by_label("Name", exact=True).fill("camera")
     page.get_by_role("button", name="Make the key").click()
+    page.wait_for_selector("#new-key")
     check_looks(page, width)
     context.clear_cookies()
     for path in ("/login", "/login?done=signed-out", "/signup"):

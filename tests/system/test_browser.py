@@ -138,9 +138,9 @@ def test_a_refusal_of_the_server_is_told_focused_and_leads_to_its_field(site, pa
     expect(page.locator("#file")).to_be_focused()
     expect(page.locator("#file-error")).not_to_be_empty()
     fill(page, "refused")
-    page.get_by_label("Username").fill("owner")
+    page.get_by_label("Username").fill("admin")
     page.get_by_role("button", name="Upload and build").click()
-    expect(page.locator("#problem .mend")).to_have_text("Choose another one, for example owner-1.")
+    expect(page.locator("#problem .mend")).to_have_text("Choose another one, for example admin-1.")
     expect(page.locator("#username-error")).to_have_text("This username is reserved for the platform.")
     expect(page.locator("#file-error")).to_be_empty()
     assert site.versions() == before

@@ -39,7 +39,7 @@ def test_a_wheel_has_them_inside_the_package_and_migrates_from_there(tmp_path: P
     folder, digest, revision = ended.stdout.split()
     assert Path(folder) == tmp_path / "modelyard" / "_bundled" / "migrations"
     assert digest == demo_digest()
-    assert revision == "0001"
+    assert revision == "0002"
 
 
 def test_the_demo_is_a_zip_of_its_two_files_with_the_same_bytes_every_time() -> None:

@@ -22,7 +22,7 @@ _VERSIONS: Mapping[VersionState, Told] = {
     VersionState.RECEIVED: Told("Waiting", "busy", "It waits for a builder."),
     VersionState.BUILDING: Told("Building", "busy", "It is being built."),
     VersionState.READY: Told("Ready", "good", "It was built, and can be started."),
-    VersionState.FAILED: Told("Build failed", "wrong", "Its build failed; the build says why."),
+    VersionState.FAILED: Told("Build failed", "wrong", "The log of its build says why."),
     VersionState.CANCELLED: Told("Cancelled", "wrong", "Its build was cancelled."),
 }
 _COPIES: Mapping[InstanceState, Told] = {
