@@ -185,7 +185,8 @@ class FrontDoor(Generic[P]):
             try:
                 wire = await self._upstream.take(call.route, new=new)
             except InstanceGoneError:
-                if call.woken:
+                # `new`: it took the call and ended over it; starting it again would hide that.
+                if call.woken or new:
                     raise _gone() from None
                 await self._wake(call)
                 continue
