@@ -40,7 +40,7 @@ test: ## Run every test that needs no part beside Python
 .PHONY: soak
 soak: ## Run the counted tests in full; K=word picks some; results are appended to test-results/soak.txt
 	@mkdir -p test-results
-	MODELYARD_REQUIRE=all $(BIN)pytest --scale 1 $(if $(K),-k "$(K)") 2>&1 | tee -a test-results/soak.txt
+	MODELYARD_REQUIRE=all $(BIN)pytest --scale 1 --numprocesses=0 $(if $(K),-k "$(K)") 2>&1 | tee -a test-results/soak.txt
 
 .PHONY: bench
 bench: ## Measure speed beside controls in the same run; results in benchmarks/results

@@ -102,7 +102,7 @@ class Calls:
         except ClosedEarlyError:
             if not wire.reused or call.scope["method"] not in _IDEMPOTENT or not call.inbound.is_repeatable:
                 raise gone() from None
-        wire = await call.way.reach(self._take_new)
+        wire = await call.way.reach_again(self._take_new)
         try:
             return wire, await self._ask(call, wire)
         except ClosedEarlyError:

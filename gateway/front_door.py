@@ -87,7 +87,8 @@ class FrontDoor(Generic[P]):
         route = self._routes.find(key) or await self._look_up(key)
         state = scope["state"]
         if (identify := state.get("identify")) is not None:
-            state["principal"] = await identify(route.model_id) if route else None
+            # Also for what is none: whether a model is there must not be told by what is asked.
+            state["principal"] = await identify(route.model_id if route else "")
         owner, name = (route.owner, route.name) if route else key
         return self._admit(state["principal"], owner, name, route)
 

@@ -21,7 +21,7 @@ class Inbound:
 
     Raises:
         TooLarge: `body_too_large`, where the announced length already is.
-        Malformed: `length_refused`.
+        Malformed: `length_refused`, or `coding_refused`.
     """
 
     def __init__(self, scope: Scope, receive: Receive, *, max_bytes: int, stall_s: float, end_call: Callable[[], None]) -> None:
@@ -113,7 +113,15 @@ class Inbound:
 
     def _read_framing(self, scope: Scope) -> None:
         lengths = {value for name, value in scope["headers"] if name == b"content-length"}
-        self._chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        codings = [value.strip(b" \t").lower() for name, value in scope["headers"] if name == b"transfer-encoding"]
+        if codings and codings != [b"chunked"]:
+            # The server takes off the chunks alone: the app would be handed a body that is still coded, and not be told so.
+            raise Malformed(
+                "coding_refused",
+                "The body has a transfer coding beside chunked.",
+                "Send it with Content-Length, or with `Transfer-Encoding: chunked` alone.",
+            )
+        self._chunked = bool(codings)
         if not lengths:
             return
         length = lengths.pop()

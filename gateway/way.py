@@ -56,6 +56,17 @@ class Way:
                     raise gone() from None
                 await self._wake()
 
+    async def reach_again(self, take: Callable[[Route], Awaitable[T]]) -> T:
+        """As `reach`, for a call that the instance took and ended over: starting another for it would hide that.
+
+        Raises:
+            BadAnswer: `instance_gone`.
+        """
+        try:
+            return await take(self.route)
+        except InstanceGoneError:
+            raise gone() from None
+
     async def _wake(self) -> None:
         activated = await self.activation.activate(self.route.model_id)
         self.route, self.timings, self._woken = activated.route, activated.timings, True

@@ -23,7 +23,7 @@ Phase = Callable[[str], None]
 
 
 LOOK_EVERY_S = 0.5
-"""Between two looks whether a version that boots was deleted."""
+"""Between two looks whether a version that boots still serves."""
 
 
 class Lifecycle:
@@ -73,14 +73,17 @@ class Lifecycle:
         began = time.monotonic()
         match self._instances.begin(version):
             case InstanceState.STARTING:
-                timings = self._boot(version, phase)
+                booted = self._boot(version, phase)
+                if booted is None:
+                    return self.start(model_id, phase)
+                timings = booted
+            case _ if not self._is_up(version):
+                return self.start(model_id, phase)
             case InstanceState.FROZEN:
                 self._runtime.thaw(instance_name(version.version_id))
                 self._instances.thawed(_fact(version))
                 timings = {"thaw": time.monotonic() - began}
             case _:
-                if not self._is_up(version):
-                    return self.start(model_id, phase)
                 timings = {}
         return Activated(self._lead(version, RouteState.RUNNING), timings)
 
@@ -185,11 +188,13 @@ class Lifecycle:
                 return self._stopping()
             looked_at = time.monotonic()
             with self._database.read() as session:
-                return self._stopping() or catalog.ready_version(session, version.version_id) is None
+                serving = catalog.serving_by_id(session, version.model_id)
+            return self._stopping() or serving is None or serving.version_id != version.version_id
 
         return given_up
 
-    def _boot(self, version: ServingVersion, phase: Phase) -> dict[str, float]:
+    def _boot(self, version: ServingVersion, phase: Phase) -> dict[str, float] | None:
+        """How long each part of the start took; None where the version serves no more: deleted, or another took its place."""
         name = instance_name(version.version_id)
         spec = InstanceSpec(name, Role.APP, version.version_id, version.reference, version.plan, f"{version.owner}/{version.name}")
         marks = [time.monotonic()]
@@ -207,7 +212,13 @@ class Lifecycle:
             self._runtime.stop(name, 0)
             wait_s = self._instances.crashed(_fact(version), error.reason, error.detail)
             raise failed(error.reason, error.detail, wait_s) from error
-        except (StartError, NoSuchInstanceError, ProbeStoppedError) as error:
+        except ProbeStoppedError as error:
+            self._runtime.stop(name, 0)
+            self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE if self._stopping() else ExitReason.REPLACED)
+            if self._stopping():
+                raise Unavailable("server_ends", "The server is ending.", "Call again.", retry_after_s=5) from error
+            return None
+        except (StartError, NoSuchInstanceError) as error:
             self._runtime.stop(name, 0)
             self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE)
             raise Unavailable(

@@ -122,6 +122,7 @@ class _House:
         lock = held.enter_context(FolderLock(settings.data))
         self._listener = held.enter_context(closing(_listen(settings.host, settings.port)))
         self._kernel = _kernel(settings)
+        held.callback(self._kernel.database.close)
         # The folder is ours alone: whatever is still staged, nobody writes to any more.
         self._kernel.blobs.sweep_staging(0, time.time())
         self._auth = auth(self._kernel)

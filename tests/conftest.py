@@ -5,9 +5,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+LEFT = pytest.StashKey[int]()
 PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision")
 
 
@@ -38,9 +40,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         parts = {mark.name for mark in item.iter_markers()} & set(PARTS)
         (kept if parts <= required else left).append(item)
+    config.stash[LEFT] = len(left)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Where several processes share the work, each of them has left out the same tests, and the one that reports has seen none.
+    if output := getattr(session.config, "workeroutput", None):
+        output["left"] = session.config.stash[LEFT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT] = getattr(node, "workeroutput", {}).get("left", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left := config.stash.get(LEFT, 0):
+        terminalreporter.write_line(f"{left} tests left out: they need a part that MODELYARD_REQUIRE does not name")
 
 
 @pytest.fixture

@@ -84,8 +84,7 @@ class Deletions:
             if not left and not kept:
                 raise NotFound
             model = repository.lock_model(session, owner, name, self._clock())
-            for version in kept:
-                version.purge = True
+            self._purge_kept(session, kept)
             self._mark(session, actor, model, left, purge=purge, last=True)
         ids = tuple(each.id for each in (*left, *kept))
         return self.look(ids[0], ids)
@@ -133,6 +132,15 @@ class Deletions:
             # Whoever uploads under this name again decides anew who may call it.
             repository.share(session, model, public=False, users=(), now=now)
         ring_after_commit(session, doorbell.INSTANCES, doorbell.BUILDS)
+
+    def _purge_kept(self, session: Session, kept: Sequence[VersionRow]) -> None:
+        now = self._clock()
+        for version in kept:  # all before the first is freed: two of them may share a zip
+            version.purge, version.since = True, now
+        session.flush()
+        for version in kept:
+            alone = not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True)
+            version.freed_bytes = self._blobs.delete(Digest(version.sha256)) if alone else 0
 
     def _is_idle(self, session: Session, version_id: str) -> bool:
         held = select(BuildRow.id).where(BuildRow.version_id == version_id, BuildRow.state == BuildState.RUNNING)

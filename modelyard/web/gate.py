@@ -20,7 +20,14 @@ APP_PREFIX = b"/m/"
 _SOCKET = "WEBSOCKET"
 _LABEL = re.compile(r"[a-z0-9-]{1,33}")
 
+_TICKET = re.compile(r"(/first/).+", re.DOTALL)
+
 log = structlog.get_logger(__name__)
+
+
+def _told(path: str) -> str:
+    """The path as the log has it: a one-time link is a secret until it is taken."""
+    return _TICKET.sub(r"\1...", path)
 
 
 class Gate:
@@ -65,7 +72,7 @@ class Gate:
                     raise
                 await answer.problem(error, str(scope["path"]))
             except Exception:
-                log.exception("request failed", path=scope["path"])
+                log.exception("request failed", path=_told(scope["path"]))
                 if answer.is_whole:
                     return
                 if answer.status:
@@ -76,7 +83,7 @@ class Gate:
                 took_ms = round((time.perf_counter() - began) * 1000, 1)
                 # Calls of models come by the hundred a second; their line is there for whoever asks for it.
                 tell = log.debug if answer.of_app or scope["raw_path"].startswith(APP_PREFIX) else log.info
-                tell("request", method=scope.get("method", _SOCKET), path=scope["path"], status=answer.status, took_ms=took_ms)
+                tell("request", method=scope.get("method", _SOCKET), path=_told(scope["path"]), status=answer.status, took_ms=took_ms)
 
     async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         found = headers_of(scope)

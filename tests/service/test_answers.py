@@ -19,7 +19,6 @@ PUBLIC = {
     "/first/{ticket}",
     "/login",
     "/signup",
-    "/logout",
     "/auth/token",
     "/auth/signup",
     "/.well-known/jwks.json",

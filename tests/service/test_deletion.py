@@ -80,6 +80,65 @@ def test_what_is_shared_stays_until_the_last_one_goes(stage: Stage) -> None:
     assert (stage.builder.code(), stage.builder.references(), stage.blobs()) == ([], [], [])
 
 
+def test_a_purged_model_s_formerly_deleted_versions_lose_their_zips_and_rows(stage: Stage) -> None:
+    first = stage.ready(content=app_zip("a"))
+    stage.ready(content=app_zip("b"))
+    stage.delete(f"/models/{first['id']}")
+    assert len(stage.blobs()) == 2
+    answer = stage.delete("/models/ada/fruit?purge=true").json()
+
+    assert (answer["status"], answer["bytes_kept"]) == ("deleted", 0)
+    stage.ahead_s = 61
+    stage.step("delete")
+    assert stage.blobs() == []
+    assert [stage.count(table) for table in (ModelRow, VersionRow, BuildRow, BuildLogRow)] == [0, 0, 0, 0]
+
+
+def test_a_zip_deleted_long_ago_is_gone_once_a_purge_says_deleted(stage: Stage) -> None:
+    content = app_zip()
+    for _ in range(2):  # the second version shares the zip that the first one left
+        taken = stage.ready(content=content)
+        stage.delete(f"/models/{taken['id']}")
+    stage.ahead_s = 3600
+    answer = stage.delete("/models/ada/fruit?purge=true")
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "deleted")
+    assert (answer.json()["bytes_freed"], answer.json()["bytes_kept"]) == (len(content), 0)
+    assert stage.blobs() == []
+    assert stage.version(taken["id"]).purge, "whoever waits sees its end"
+    stage.ahead_s += 61
+    stage.step("delete")
+    assert (stage.count(ModelRow), stage.count(VersionRow)) == (0, 0)
+
+
+def test_a_purge_answers_however_long_ago_other_versions_were_deleted(stage: Stage) -> None:
+    old, serving = app_zip("a"), app_zip("b")
+    first, second = stage.ready(content=old), stage.ready(content=serving)
+    stage.delete(f"/models/{first['id']}")
+    stage.ahead_s = 3600
+    answer = in_thread(lambda: stage.http.delete("/models/ada/fruit?purge=true"))
+    until(lambda: stage.version(second["id"]).state == "deleting", "it is marked")
+    stage.step("delete")  # looks while the runner still ends the serving version
+    stage.retire(second["id"])
+    stage.step("delete")
+    told = answer.result(DEADLINE_S)
+
+    assert (told.status_code, told.json()["id"], told.json()["status"]) == (200, second["id"], "deleted")
+    assert told.json()["bytes_freed"] == CODE_BYTES + BUILT_BYTES + len(old) + len(serving), "what this call freed, and no other"
+    assert stage.blobs() == []
+
+
+def test_a_zip_that_another_model_has_outlives_the_purge_of_what_was_deleted_before(stage: Stage) -> None:
+    gone, left = stage.ready("fruit"), stage.ready("pears")
+    stage.delete(f"/models/{gone['id']}")
+    stage.ahead_s = 3600
+    stage.delete("/models/ada/fruit?purge=true")
+    stage.ahead_s += 61
+    stage.step("delete")
+
+    assert (len(stage.blobs()), stage.http.get("/models/ada/pears").json()["id"]) == (1, left["id"])
+
+
 def test_a_zip_that_a_deleted_version_keeps_is_not_purged_with_another(stage: Stage) -> None:
     kept, purged = stage.ready("fruit"), stage.ready("pears")
     stage.delete(f"/models/{kept['id']}")
