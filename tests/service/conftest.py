@@ -1,5 +1,6 @@
 """Stages for tests of the upload and auth services."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,16 +27,25 @@ def plain_logs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database at the newest revision; stages copy it."""
+    """A database at the newest revision."""
     path = tmp_path_factory.mktemp("blank") / "blank.db"
     migrate(sqlite_url(path))
     return path
 
 
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, blank_database: Path) -> Path:
+    """A data folder after its first start, with the owner's account and all keys; stages copy it."""
+    folder = tmp_path_factory.mktemp("begun") / "data"
+    Stage(folder, blank_database).close()
+    return folder
+
+
 @pytest.fixture
-def make_stage(tmp_path: Path, blank_database: Path) -> Iterator[Callable[..., Stage]]:
+def make_stage(tmp_path: Path, begun: Path, blank_database: Path) -> Iterator[Callable[..., Stage]]:
     """Makes stages over one data folder, with settings of their own; the second one is what a restart finds."""
     made: list[Stage] = []
+    shutil.copytree(begun, tmp_path / "data")
 
     def make(**settings: object) -> Stage:
         made.append(Stage(tmp_path / "data", blank_database, **{name.replace("__", "."): value for name, value in settings.items()}))

@@ -73,7 +73,7 @@ def test_a_key_that_others_can_read_until_it_is_mended(data: Path) -> None:
     assert not (data / "server.json").exists()
     (data / FILE).chmod(0o600)
     assert starts(data)
-    assert owner_key(data).same(key)
+    assert owner_key(data) == key
 
 
 def test_a_key_file_that_holds_no_key(data: Path) -> None:
