@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from sqlalchemy import delete
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from stage import Stage
 
+from modelyard.store.account_tables import ApiKeyRow
 from modelyard.store.database import sqlite_url
 from modelyard.store.migrations import migrate
 
@@ -37,7 +39,10 @@ def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(tmp_path_factory: pytest.TempPathFactory, blank_database: Path) -> Path:
     """A data folder after its first start, with the owner's account and all keys; stages copy it."""
     folder = tmp_path_factory.mktemp("begun") / "data"
-    Stage(folder, blank_database).close()
+    first = Stage(folder, blank_database)
+    with first.database.write() as session:
+        session.execute(delete(ApiKeyRow).where(ApiKeyRow.id == first.member.id))  # Each stage makes its own.
+    first.close()
     return folder
 
 
