@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
@@ -20,6 +19,7 @@ from limits.strategies import MovingWindowRateLimiter
 from auth_service.server_secret import ServerSecret
 from modelyard.domain.errors import Limited
 from modelyard.domain.ids import new_id
+from modelyard.web.addresses import site
 
 ACCOUNT = parse_many("5/minute; 10/15 minutes; 20/hour")
 """Wrong passwords for one account: the more there were, the longer the next one waits."""
@@ -131,11 +131,3 @@ def _windows(username: str, address: str, device: str | None) -> list[_Windows]:
     if device is not None:
         return [_Windows(f"device {device}", ACCOUNT)]
     return [_Windows(f"account {username[:NAME_LENGTH]}", ACCOUNT), _Windows(f"address {site(address)}", ADDRESS)]
-
-
-def site(address: str) -> str:
-    """What stands for whoever calls from there: a caller has a whole /64 of IPv6 addresses to choose from."""
-    if ":" not in address:
-        return address
-    found = ip_address(address.partition("%")[0])
-    return str(int(found) >> 64) if isinstance(found, IPv6Address) and not found.ipv4_mapped else str(found)

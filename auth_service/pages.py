@@ -11,7 +11,7 @@ from auth_service.guessing import DEVICE_S
 from auth_service.log_in import DEVICE_COOKIE, SignedIn
 from auth_service.routes import Doors
 from modelyard.domain.errors import ModelyardError
-from modelyard.domain.ids import RULE
+from modelyard.domain.ids import RULE, is_name
 from modelyard.store.audit import Actor
 from modelyard.web.access import Acting, Action, Caller, principal_of, requires
 from modelyard.web.forms import Form, Typed, attempt, own_path
@@ -34,7 +34,8 @@ def pages(doors: Doors) -> APIRouter:
 
 def _log_in_pages(router: APIRouter, doors: Doors, shown: Pages) -> None:
     def values(typed: str, back: str) -> dict[str, object]:
-        return {"typed": typed, "next": back, "signup": doors.sign_up.mode, "problem": None, "signed_out": False}
+        # A password that was typed into the wrong field is not shown again.
+        return {"typed": typed if is_name(typed) else "", "next": back, "signup": doors.sign_up.mode, "problem": None, "signed_out": False}
 
     @router.get(LOGIN, dependencies=_PUBLIC)
     def show_log_in(request: Request, next: str = "/", done: str = "") -> Response:  # noqa: A002 - the name in the address

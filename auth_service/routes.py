@@ -69,7 +69,7 @@ def _link_routes(router: APIRouter, doors: Doors) -> None:
         cookie = doors.sessions.enter(ticket, actor, request.headers.get("user-agent", ""))
         if cookie is None:
             raise Unauthenticated("link_used", "This link was used, or its time is over.", "Run `modelyard token --link` for a new one.")
-        answer = RedirectResponse("/upload", 303, {"referrer-policy": "no-referrer", "cache-control": "no-store"})
+        answer = RedirectResponse("/", 303, {"referrer-policy": "no-referrer", "cache-control": "no-store"})
         answer.set_cookie(COOKIE, cookie, max_age=int(doors.sessions.session_s), path="/", secure=True, httponly=True, samesite="lax")
         return answer
 

@@ -12,7 +12,6 @@ from limits.strategies import MovingWindowRateLimiter
 from sqlalchemy.orm import Session
 
 from auth_service import account_rows, repository
-from auth_service.guessing import site
 from auth_service.passwords import Passwords
 from auth_service.repository import Ticket
 from auth_service.schemas import Account
@@ -23,6 +22,7 @@ from modelyard.domain.ids import parse_owner
 from modelyard.store import accounts, audit
 from modelyard.store.audit import Actor
 from modelyard.store.database import Database
+from modelyard.web.addresses import site
 
 PER_ADDRESS = parse("60/hour")
 """Accounts that are made from one address without an invitation; each process counts by itself."""

@@ -71,6 +71,10 @@ def wait_until(look: Callable[[], bool], what: str) -> None:
         time.sleep(LOOK_S)
 
 
+UNLIMITED = "[limits]\napi_per_minute = 1_000_000_000\ncalls_per_minute = 1_000_000_000\n"
+"""A bench calls as often as it can, with one credential."""
+
+
 class Server:
     """`modelyard up` on a free port of the loopback interface, over a data folder of its own.
 
@@ -86,7 +90,7 @@ class Server:
         self.data.mkdir(parents=True)
         cache.mkdir(exist_ok=True)
         (self.data / "uv-cache").symlink_to(cache, target_is_directory=True)
-        (self.data / "settings.toml").write_text(settings)
+        (self.data / "settings.toml").write_text(f"{settings}\n{UNLIMITED}")
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address
 
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.storage import MemoryStorage
@@ -19,6 +18,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from modelyard.domain.errors import Limited
 from modelyard.run.settings import LimitSettings
 from modelyard.web.access import Principal, Scope
+from modelyard.web.addresses import site
 
 WINDOW_S = 60
 ACCOUNT_WORTH = 2
@@ -26,7 +26,6 @@ ACCOUNT_WORTH = 2
 MOST_KEPT = 100_000
 """Counters, and credentials known to be good, that one process keeps; about 20 MB when it is full."""
 UNCOUNTED = (b"/static/", b"/health", b"/livez", b"/readyz")
-_SITE_BITS = 64
 
 Header = tuple[bytes, bytes]
 
@@ -102,8 +101,8 @@ class Limits:
         """
         if not call.credential or call.is_uncounted or _mark(call) in self._proven:
             return
-        if not self._addresses.test(self._anonymous.item, _site(call.address)):
-            raise _limited(_reset_s(self._addresses, self._anonymous.item, _site(call.address)))
+        if not self._addresses.test(self._anonymous.item, site(call.address)):
+            raise _limited(_reset_s(self._addresses, self._anonymous.item, site(call.address)))
 
     def count(self, call: Call, principal: Principal | None) -> Allowance:
         """Count the call: for its account, or for its address where the credential was not good, or there was none."""
@@ -111,7 +110,7 @@ class Limits:
             return Allowance()
         if principal is None:
             self._proven.discard(_mark(call))
-            return _taken(self._addresses, self._anonymous, _site(call.address))
+            return _taken(self._addresses, self._anonymous, site(call.address))
         self._remember(call)
         return _taken(self._accounts, self._calls if call.to_model else self._api, principal.credential, principal.account_id)
 
@@ -185,16 +184,6 @@ def _mark(call: Call) -> bytes:
 
 def _seconds_until(moment: float) -> int:
     return max(1, math.ceil(moment - time.time()))
-
-
-def _site(address: str) -> str:
-    """What stands for whoever calls from there: a caller has a whole /64 of IPv6 addresses to choose from."""
-    if ":" not in address:
-        return address
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
-        return str(int(found) >> _SITE_BITS)
-    return str(found.ipv4_mapped if isinstance(found, IPv6Address) else found)
 
 
 def _limited(retry_after_s: int) -> Limited:

@@ -9,11 +9,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+from anyio.from_thread import start_blocking_portal
 from fake_builder import FakeBuilder
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
@@ -30,13 +31,14 @@ from modelyard.run.process import Process
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.run.settings import load_settings
 from modelyard.store import accounts, catalog, doorbell
+from modelyard.store.account_tables import AccountRow, ApiKeyRow, PasswordRow
 from modelyard.store.audit import Actor
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
 from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.store.row import Row
-from modelyard.store.tables import BuildRow, OutboxRow, VersionRow
+from modelyard.store.tables import BuildRow, IdempotencyRow, ModelRow, OutboxRow, ShareRow, VersionRow
 from modelyard.web.access import Action, Asgi, Guarded, Message, Receive, Scope, Send, no_credential
 from modelyard.web.app import create_app
 from modelyard.web.credentials import Credentials
@@ -124,6 +126,8 @@ class Stage:
         self.credentials = Credentials(self.database, self.kernel.clock)
         self.credentials.refresh()
         self.app: Asgi = create_app(self.services, self.credentials, told.hosts)
+        self._ends = ExitStack()
+        self._loop = self._ends.enter_context(start_blocking_portal())
         self.http = self.client(self.auth.key.text)
 
     def _services(self) -> list[Service]:
@@ -155,7 +159,14 @@ class Stage:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         if cookie is not None:
             headers["cookie"] = f"__Host-modelyard={cookie}"
-        return TestClient(self.app, base_url=ORIGIN, headers=headers, raise_server_exceptions=False, follow_redirects=False)
+        return self.caller(self.app, headers)
+
+    def caller(self, app: Asgi, headers: Mapping[str, str], *, base: str = ORIGIN, address: str = "testclient") -> TestClient:
+        """A caller of this application or of another, in the stage's event loop: as in a server, all calls share one."""
+        told = {"base_url": base, "headers": dict(headers), "client": (address, 50000)}
+        made = TestClient(app, **told, raise_server_exceptions=False, follow_redirects=False)
+        made.portal = self._loop
+        return made
 
     def step(self, name: str) -> bool:
         """One step of the loop of this name."""
@@ -242,8 +253,30 @@ class Stage:
             thread.join()
 
     def close(self) -> None:
-        """Give the database back."""
+        """End the event loop, then give the database back."""
+        self._ends.close()
         self.database.close()
+
+
+@contextmanager
+def unchanged(stage: Stage) -> Iterator[Stage]:
+    """The stage for a time in which nothing may be left on it; log-ins, their tickets and the trail of who came may."""
+    before = _all_that_is_kept(stage)
+    yield stage
+    assert _all_that_is_kept(stage) == before, "what another test would find was left behind"
+
+
+def _all_that_is_kept(stage: Stage) -> dict[str, object]:
+    tables = (AccountRow, ApiKeyRow, PasswordRow, ModelRow, VersionRow, BuildRow, ShareRow, OutboxRow, IdempotencyRow)
+    with stage.database.read() as session:
+        counted = session.execute(select(*(select(func.count()).select_from(table).scalar_subquery() for table in tables))).one()
+    rows: dict[str, object] = {table.__name__: count for table, count in zip(tables, counted, strict=True)}
+    return rows | {
+        "ahead": stage.ahead_s,
+        "acts": dict(stage.builder.acts),
+        "stops": stage.kernel.stopping.is_set(),
+        "staged": stage.staging(),
+    }
 
 
 def form(name: str = "fruit", content: bytes | None = None, *, owner: str = "ada", description: str = "Sorts fruit") -> dict[str, Any]:

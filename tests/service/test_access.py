@@ -19,11 +19,12 @@ def new_link(stage: Stage) -> str:
     return url.removeprefix(ORIGIN)
 
 
+@pytest.mark.leaves_nothing
 def test_a_first_link_signs_one_browser_in_once(stage: Stage) -> None:
     link = new_link(stage)
     entered = stage.client().get(link)
 
-    assert (entered.status_code, entered.headers["location"]) == (303, "/upload")
+    assert (entered.status_code, entered.headers["location"]) == (303, "/")
     assert (entered.headers["referrer-policy"], entered.headers["cache-control"]) == ("no-referrer", "no-store")
     cookie = re.fullmatch(r"__Host-modelyard=([^;]+); HttpOnly; Max-Age=(\d+); Path=/; SameSite=lax; Secure", entered.headers["set-cookie"])
     assert cookie is not None
@@ -35,12 +36,14 @@ def test_a_first_link_signs_one_browser_in_once(stage: Stage) -> None:
     assert "set-cookie" not in again.headers
 
 
+@pytest.mark.leaves_nothing
 def test_a_link_that_was_never_given_out_signs_nobody_in(stage: Stage) -> None:
     answer = stage.client().get("/first/" + "a" * 43)
 
     assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
+@pytest.mark.leaves_nothing
 def test_only_the_owner_s_key_makes_links(stage: Stage) -> None:
     browser, member = stage.client(cookie=stage.cookie()), stage.client(stage.member.text)
 
@@ -55,6 +58,7 @@ def test_a_browser_s_session_ends(stage: Stage) -> None:
     assert browser.get("/models/ada").status_code == 401
 
 
+@pytest.mark.leaves_nothing
 def test_a_person_without_a_session_is_led_to_the_log_in_and_a_program_gets_a_problem(stage: Stage) -> None:
     person = stage.client().get("/upload", headers={"accept": "text/html,*/*"})
     program = stage.client().get("/upload")
@@ -63,6 +67,7 @@ def test_a_person_without_a_session_is_led_to_the_log_in_and_a_program_gets_a_pr
     assert (program.status_code, program.headers["content-type"]) == (401, "application/problem+json")
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("path", ["/m/ada/fruit/", "/m/ada/fruit/predict", "/m/x"])
 def test_on_the_addresses_of_models_a_browser_s_cookie_means_nothing(stage: Stage, path: str) -> None:
     browser = stage.client(cookie=stage.cookie())
@@ -73,6 +78,7 @@ def test_on_the_addresses_of_models_a_browser_s_cookie_means_nothing(stage: Stag
     assert stage.http.get(path).json() == {"path": path, "user": "owner"}
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("cookie", ["x", "1.9999999999.x.y", "", '"', "a=b; c", "\x01"])
 def test_a_cookie_that_is_not_ours_is_no_credential(stage: Stage, cookie: str) -> None:
     assert stage.client(cookie=cookie).get("/models/ada").status_code == 401

@@ -154,6 +154,15 @@ def test_one_address_makes_so_many_accounts_and_no_more(make_stage: Callable[...
 # Names.
 
 
+@pytest.fixture(scope="module")
+def crowded(prepare_stage: Callable[..., Stage]) -> Stage:
+    """An open server with names that others may want to be taken for."""
+    stage = prepare_stage(auth__signup="open")
+    for known in ("paypal", "company", "water"):
+        make(stage, known)
+    return stage
+
+
 @pytest.mark.parametrize(
     ("username", "refused"),
     [
@@ -177,17 +186,12 @@ def test_one_address_makes_so_many_accounts_and_no_more(make_stage: Callable[...
         ("vvater", (409, "name_too_similar")),  # water
     ],
 )
-def test_names_that_could_be_taken_for_another_are_refused(
-    make_stage: Callable[..., Stage], username: str, refused: tuple[int, str]
-) -> None:
-    stage = make_stage(auth__signup="open")
-    for known in ("paypal", "company", "water"):
-        make(stage, known)
-    before = names(stage)
+def test_names_that_could_be_taken_for_another_are_refused(crowded: Stage, username: str, refused: tuple[int, str]) -> None:
+    before = names(crowded)
 
-    assert code(sign_up(stage, username)) == refused
-    assert code(stage.http.post("/auth/users", json={"username": username})) == refused
-    assert (names(stage), stage.count(PasswordRow)) == (before, 3)
+    assert code(sign_up(crowded, username)) == refused
+    assert code(crowded.http.post("/auth/users", json={"username": username})) == refused
+    assert (names(crowded), crowded.count(PasswordRow)) == (before, 3)
 
 
 def test_a_name_is_never_given_out_twice(make_stage: Callable[..., Stage]) -> None:
@@ -262,6 +266,7 @@ def test_accounts_are_listed_by_name_in_pages(stage: Stage) -> None:
     assert stage.http.get("/auth/users?limit=0").status_code == stage.http.get("/auth/users?limit=101").status_code == 422
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("path", ["/auth/users/nobody", "/auth/users/nobody/password"])
 def test_who_is_not_there_is_not_found(stage: Stage, path: str) -> None:
     method, body = ("PUT", {"password": OTHER}) if path.endswith("password") else ("PATCH", {"role": "viewer"})

@@ -24,6 +24,8 @@ PUBLIC = {
     "/.well-known/jwks.json",
 }
 
+pytestmark = pytest.mark.leaves_nothing
+
 
 def walk(stage: Stage) -> list[tuple[str, str, Action]]:
     """Every method and path that the services declare."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
-from stage import ORIGIN, Stage
+from stage import ORIGIN, Stage, unchanged
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from modelyard.domain.accounts import AccountState
@@ -83,12 +83,33 @@ class Yard:
         return str(answer.headers["set-cookie"]).partition(";")[0].partition("=")[2]
 
     def _client(self, base: str, headers: dict[str, str]) -> TestClient:
-        return TestClient(self.app, base_url=base or ORIGIN, headers=headers, raise_server_exceptions=False, follow_redirects=False)
+        return self.stage.caller(self.app, headers, base=base or ORIGIN)
 
 
 @pytest.fixture
-def yard(stage: Stage) -> Iterator[Yard]:
+def yard(stage: Stage) -> Yard:
     return Yard(stage)
+
+
+@pytest.fixture(scope="module")
+def private(prepare_stage: Callable[..., Stage]) -> Yard:
+    return Yard(prepare_stage())
+
+
+@pytest.fixture(scope="module")
+def public(prepare_stage: Callable[..., Stage]) -> Yard:
+    """A yard whose models are for everybody."""
+    made = Yard(prepare_stage())
+    make_public(made, public=True)
+    return made
+
+
+@pytest.fixture
+def calm(private: Yard) -> Iterator[Yard]:
+    """A yard that the test leaves as it is."""
+    private.seen.clear()
+    with unchanged(private.stage):
+        yield private
 
 
 # --- the way in
@@ -114,11 +135,11 @@ def test_a_signed_in_browser_is_led_to_the_models_pages(yard: Yard) -> None:
     assert (told.actor, told.object.partition(":")[0]) == ("mia", "model")
 
 
-def test_a_label_leads_there_as_well(yard: Yard) -> None:
-    back = yard.host(yard.fruit).get("/some/page", headers=NAVIGATION)
-    assert (back.status_code, back.headers["location"]) == (303, f"http://localhost:8080/open/{yard.fruit}")
-    led = yard.console("mia").get(f"/open/{yard.fruit}")
-    assert led.headers["location"].startswith(f"http://{yard.fruit}.apps.localhost:8080/.modelyard/enter?ticket=")
+def test_a_label_leads_there_as_well(calm: Yard) -> None:
+    back = calm.host(calm.fruit).get("/some/page", headers=NAVIGATION)
+    assert (back.status_code, back.headers["location"]) == (303, f"http://localhost:8080/open/{calm.fruit}")
+    led = calm.console("mia").get(f"/open/{calm.fruit}")
+    assert led.headers["location"].startswith(f"http://{calm.fruit}.apps.localhost:8080/.modelyard/enter?ticket=")
 
 
 def test_a_ticket_is_good_once_for_thirty_seconds_and_on_its_own_host(yard: Yard) -> None:
@@ -141,20 +162,18 @@ def test_a_ticket_is_good_once_for_thirty_seconds_and_on_its_own_host(yard: Yard
 
 def test_a_ticket_of_a_session_that_ended_opens_nothing(yard: Yard) -> None:
     cookie = yard.stage.cookie("mia")
-    led = TestClient(yard.app, base_url=ORIGIN, follow_redirects=False).get(
-        "/open/mia/fruit", headers={"cookie": f"__Host-modelyard={cookie}"}
-    )
+    led = yard.stage.caller(yard.app, {"cookie": f"__Host-modelyard={cookie}"}).get("/open/mia/fruit")
     yard.stage.auth.sessions.end(cookie.partition(".")[0], Actor("mia"))
     assert yard.host(yard.fruit).get(led.headers["location"], headers=NAVIGATION).status_code == 401
 
 
 @pytest.mark.parametrize("dest", ["image", "iframe", "empty", "script"])
-def test_no_page_enters_behind_its_users_back(yard: Yard, dest: str) -> None:
-    location = yard.console("mia").get("/open/mia/fruit").headers["location"]
+def test_no_page_enters_behind_its_users_back(calm: Yard, dest: str) -> None:
+    location = calm.console("mia").get("/open/mia/fruit").headers["location"]
     mode = {"sec-fetch-mode": "navigate" if dest == "iframe" else "no-cors", "sec-fetch-dest": dest}
-    refused = yard.host(yard.fruit).get(location, headers=mode)
+    refused = calm.host(calm.fruit).get(location, headers=mode)
     assert (refused.status_code, "set-cookie" in refused.headers) == (403, False)
-    assert yard.host(yard.fruit).get(location, headers=NAVIGATION).status_code == 303
+    assert calm.host(calm.fruit).get(location, headers=NAVIGATION).status_code == 303
 
 
 def test_who_may_call_may_open_and_nobody_else_learns_of_the_model(yard: Yard) -> None:
@@ -170,8 +189,8 @@ def test_who_may_call_may_open_and_nobody_else_learns_of_the_model(yard: Yard) -
     assert yard.console().get("/open/mia/fruit").status_code == 401
 
 
-def test_a_program_has_no_pages_to_open(yard: Yard) -> None:
-    refused = yard.console(token=yard.stage.member.text).get("/open/mia/fruit")
+def test_a_program_has_no_pages_to_open(calm: Yard) -> None:
+    refused = calm.console(token=calm.stage.member.text).get("/open/mia/fruit")
     assert (refused.status_code, refused.json()["code"]) == (403, "browser_needed")
 
 
@@ -201,22 +220,22 @@ FETCHES = [
 
 @pytest.mark.parametrize(("method", "fetched", "status"), FETCHES)
 def test_the_cookie_counts_for_the_hosts_own_pages_and_for_navigation(
-    yard: Yard, method: str, fetched: dict[str, str], status: int
+    calm: Yard, method: str, fetched: dict[str, str], status: int
 ) -> None:
-    headers = {name: value.format(host=f"{yard.fruit}.apps.localhost:8080") for name, value in fetched.items()}
-    assert yard.host(yard.fruit, yard.enter()).request(method, "/predict", headers=headers).status_code == status
-    assert len(yard.seen) == (status == 200)
+    headers = {name: value.format(host=f"{calm.fruit}.apps.localhost:8080") for name, value in fetched.items()}
+    assert calm.host(calm.fruit, calm.enter()).request(method, "/predict", headers=headers).status_code == status
+    assert len(calm.seen) == (status == 200)
 
 
 @pytest.mark.parametrize(("method", "fetched", "_status"), FETCHES)
-def test_without_a_good_cookie_only_a_navigation_is_led_anywhere(yard: Yard, method: str, fetched: dict[str, str], _status: int) -> None:
-    headers = {name: value.format(host=f"{yard.fruit}.apps.localhost:8080") for name, value in fetched.items()}
+def test_without_a_good_cookie_only_a_navigation_is_led_anywhere(calm: Yard, method: str, fetched: dict[str, str], _status: int) -> None:
+    headers = {name: value.format(host=f"{calm.fruit}.apps.localhost:8080") for name, value in fetched.items()}
     navigates = method == "GET" and fetched.items() >= NAVIGATION.items()
-    for cookie in (None, "", "junk", yard.enter(name="ada/bread", username="ada")):
-        answer = yard.host(yard.fruit, cookie).request(method, "/predict", headers=headers)
+    for cookie in (None, "", "junk", calm.enter(name="ada/bread", username="ada")):
+        answer = calm.host(calm.fruit, cookie).request(method, "/predict", headers=headers)
         assert answer.status_code in ({303} if navigates else {401, 403})
-        assert answer.headers.get("location") == (f"http://localhost:8080/open/{yard.fruit}" if navigates else None)
-    assert yard.seen == []
+        assert answer.headers.get("location") == (f"http://localhost:8080/open/{calm.fruit}" if navigates else None)
+    assert calm.seen == []
 
 
 SOCKETS = [
@@ -230,13 +249,19 @@ SOCKETS = [
 
 
 @pytest.mark.parametrize(("origin", "opens"), SOCKETS)
-@pytest.mark.parametrize("public", [False, True])
-def test_a_websocket_opens_for_its_own_hosts_pages_alone(yard: Yard, origin: str | None, opens: bool, public: bool) -> None:  # noqa: FBT001
-    make_public(yard, public=public)
+@pytest.mark.parametrize("access", ["private", "public"])
+def test_a_websocket_opens_for_its_own_hosts_pages_alone(
+    request: pytest.FixtureRequest,
+    origin: str | None,
+    opens: bool,  # noqa: FBT001 - a case's outcome
+    access: str,
+) -> None:
+    yard: Yard = request.getfixturevalue(access)
+    yard.seen.clear()
     headers = {} if origin is None else {"origin": origin.format(host=f"{yard.fruit}.apps.localhost:8080")}
     browser, url = yard.host(yard.fruit, yard.enter()), f"ws://{yard.fruit}.apps.localhost:8080/ws"
     # A program that says no origin is nobody; a public model takes its calls.
-    if opens or (public and origin is None):
+    if opens or (access == "public" and origin is None):
         with browser.websocket_connect(url, headers=headers):
             assert len(yard.seen) == 1
         return
@@ -260,15 +285,15 @@ def test_a_public_model_needs_no_cookie(yard: Yard) -> None:
 # --- what it is good for, and for how long
 
 
-def test_credentials_are_good_where_they_belong_and_nowhere_else(yard: Yard) -> None:
-    fruit = yard.enter()
-    key = f"Bearer {yard.stage.auth.key.text}"
-    for label in (yard.bread, "fruit-000000000000"):
-        assert yard.host(label, fruit).get("/", headers=OWN).status_code == 401
-    session = yard.stage.cookie("mia")
+def test_credentials_are_good_where_they_belong_and_nowhere_else(calm: Yard) -> None:
+    fruit = calm.enter()
+    key = f"Bearer {calm.stage.auth.key.text}"
+    for label in (calm.bread, "fruit-000000000000"):
+        assert calm.host(label, fruit).get("/", headers=OWN).status_code == 401
+    session = calm.stage.cookie("mia")
     for headers in ({"cookie": f"__Host-modelyard={session}"}, {"cookie": f"__Host-modelyard-app={session}"}, {"authorization": key}):
-        assert yard.host(yard.fruit).get("/", headers={**OWN, **headers}).status_code == 401
-    console = yard.console()
+        assert calm.host(calm.fruit).get("/", headers={**OWN, **headers}).status_code == 401
+    console = calm.console()
     for headers in (
         {"cookie": f"__Host-modelyard={fruit}"},
         {"cookie": f"__Host-modelyard-app={fruit}"},
@@ -278,10 +303,10 @@ def test_credentials_are_good_where_they_belong_and_nowhere_else(yard: Yard) -> 
         assert console.get("/m/mia/fruit/", headers=headers).status_code == 401
 
 
-def test_a_cookie_that_came_twice_counts_as_none(yard: Yard) -> None:
-    cookie = yard.enter()
+def test_a_cookie_that_came_twice_counts_as_none(calm: Yard) -> None:
+    cookie = calm.enter()
     twice = {"cookie": f"__Host-modelyard-app=x; __Host-modelyard-app={cookie}", **OWN}
-    assert yard.host(yard.fruit).get("/", headers=twice).status_code == 401
+    assert calm.host(calm.fruit).get("/", headers=twice).status_code == 401
 
 
 def log_out(yard: Yard) -> None:
@@ -338,21 +363,21 @@ def test_whether_its_user_may_call_is_asked_at_each_call(yard: Yard) -> None:
 # --- whose paths are whose
 
 
-def test_the_paths_of_the_console_and_of_the_hosts_are_apart(yard: Yard) -> None:
-    browser = yard.host(yard.fruit, yard.enter())
+def test_the_paths_of_the_console_and_of_the_hosts_are_apart(calm: Yard) -> None:
+    browser = calm.host(calm.fruit, calm.enter())
     for path in ("/health", "/models/mia", "/upload", "/static/main.js", "/m/ada/bread/", "/login", "/open/ada/bread"):
         assert browser.get(path, headers=OWN).json() == {"user": "mia", "path": path}
     for path in ("/.modelyard/", "/.modelyard/enter/", "/.modelyard/other"):
         assert browser.get(path, headers=NAVIGATION).status_code == 404
     assert browser.post("/.modelyard/enter", headers=OWN).status_code == 404
-    assert yard.console("mia").get("/.modelyard/enter").status_code == 404
+    assert calm.console("mia").get("/.modelyard/enter").status_code == 404
     for label in ("a.b", "", "A" * 34, "x" * 34, "a_b"):
-        assert yard.host(label or ".", "x").get("/", headers=NAVIGATION).status_code in {404, 421}
+        assert calm.host(label or ".", "x").get("/", headers=NAVIGATION).status_code in {404, 421}
 
 
-def test_names_of_headers_are_read_in_any_case(yard: Yard) -> None:
-    cookie = yard.enter()
-    host = f"{yard.fruit}.apps.localhost:8080"
+def test_names_of_headers_are_read_in_any_case(calm: Yard) -> None:
+    cookie = calm.enter()
+    host = f"{calm.fruit}.apps.localhost:8080"
     headers = [(b"Host", host), (b"COOKIE", f"__Host-modelyard-app={cookie}"), (b"Origin", f"http://{host}"), (b"X-Modelyard-User", "eve")]
     sent: list[Any] = []
 
@@ -364,6 +389,6 @@ def test_names_of_headers_are_read_in_any_case(yard: Yard) -> None:
 
     raw = [(name, value.encode()) for name, value in headers]
     scope: Scope = {"type": "websocket", "scheme": "ws", "path": "/ws", "raw_path": b"/ws", "query_string": b"", "headers": raw}
-    asyncio.run(yard.app({**scope, "subprotocols": [], "client": ("127.0.0.1", 1), "extensions": {}}, receive, send))  # type: ignore[arg-type]
+    asyncio.run(calm.app({**scope, "subprotocols": [], "client": ("127.0.0.1", 1), "extensions": {}}, receive, send))  # type: ignore[arg-type]
     assert sent == ["websocket.accept", "websocket.close"]
-    assert all(name == name.lower() for name, _ in yard.seen[0]["headers"])
+    assert all(name == name.lower() for name, _ in calm.seen[0]["headers"])

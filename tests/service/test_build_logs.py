@@ -144,14 +144,21 @@ def test_a_reader_that_comes_again_anywhere_loses_no_line_and_gets_none_twice(st
     assert sum(line["text"].startswith("line ") for line in got) == count
 
 
+@pytest.fixture(scope="module")
+def built(prepare_stage: Callable[..., Stage]) -> tuple[Stage, str]:
+    """A stage, and a build on it that has ended."""
+    stage = prepare_stage()
+    return stage, stage.ready()["build_id"]
+
+
 @pytest.mark.parametrize("after", ["x", "-1", "1.5", "", "²", "9" * 30, "9" * 5000])
-def test_an_odd_last_event_id_breaks_nothing(stage: Stage, after: str) -> None:
-    taken = stage.ready()
+def test_an_odd_last_event_id_breaks_nothing(built: tuple[Stage, str], after: str) -> None:
+    stage, build_id = built
     headers = [(b"accept", b"text/event-stream"), (b"last-event-id", after.encode())]
-    answer = stage.http.get(f"/builds/{taken['build_id']}/log", headers=headers)
+    answer = stage.http.get(f"/builds/{build_id}/log", headers=headers)
 
     assert answer.status_code == 200
-    assert answer.text.count("event: log") == len(lines(stage, taken["build_id"]))
+    assert answer.text.count("event: log") == len(lines(stage, build_id))
     assert answer.text.count("event: end") == 1
 
 

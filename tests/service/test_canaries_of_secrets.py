@@ -1,7 +1,6 @@
 """Canary secrets: used well, used badly, put where they do not belong, and found again nowhere but with their holder."""
 
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -19,7 +18,6 @@ OWN_PAGE = {"sec-fetch-site": "same-origin"}
 MISTAKEN_HEADERS = ("x-api-key", "x-access-token", "x-auth-token", "x-modelyard-user", "x-forwarded-user", "proxy-authorization", "referer")
 MAY_HOLD_SECRETS = ("owner.token", "server.secret", "keys/")
 """Files of the data folder that are secrets, for its user alone."""
-TYPED_NAME = re.compile(r'<input id="username"[^>]*>')
 """The form shows its user once more what they typed as a name; they read it there before they sent it."""
 
 
@@ -142,7 +140,7 @@ def test_no_secret_is_found_where_it_does_not_belong(
     output = capsys.readouterr()
     places = {
         "log": f"{output.out}{output.err}{caplog.text}",
-        "error bodies": "\n".join(f"{answer.headers}{TYPED_NAME.sub('', answer.text)}" for answer in yard.refusals),
+        "error bodies": "\n".join(f"{answer.headers}{answer.text}" for answer in yard.refusals),
         "events": repr(yard.stage.events()),
         **rows(yard.stage),
     }

@@ -67,6 +67,7 @@ def test_a_member_sees_their_own_models_and_an_administrator_everybodys(stage, m
     assert (hidden.status_code, hidden.text) == (404, missing.text)
 
 
+@pytest.mark.leaves_nothing
 def test_without_models_the_page_leads_to_the_upload(mia):
     page = shown(mia, "/")
     assert "No models yet" in page
@@ -202,16 +203,25 @@ def test_a_model_is_deleted_by_whoever_types_its_name(stage, mia):
     assert mia.get(MODEL, headers=PAGE).status_code == 404
 
 
-@pytest.mark.parametrize("site", [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.test"}, {}])
-def test_the_form_of_another_site_neither_shares_nor_deletes(stage, mia, site):
+@pytest.fixture(scope="module")
+def mias(prepare_stage):
+    """A stage with mia's model."""
+    stage = prepare_stage()
     stage.ready("fruit", owner="mia")
+    return stage
+
+
+@pytest.mark.parametrize("site", [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.test"}, {}])
+def test_the_form_of_another_site_neither_shares_nor_deletes(mias, site):
+    browser = mias.client(cookie=mias.cookie("mia"))
     answers = [
-        mia.post(f"{MODEL}/{each}", data={"name": "fruit", "public": "yes"}, headers={**PAGE, **site}) for each in ("access", "delete")
+        browser.post(f"{MODEL}/{each}", data={"name": "fruit", "public": "yes"}, headers={**PAGE, **site}) for each in ("access", "delete")
     ]
     assert [each.status_code for each in answers] == [403, 403]
-    assert stage.http.get("/models/mia/fruit").json()["access"]["public"] is False
+    assert mias.http.get("/models/mia/fruit").json()["access"]["public"] is False
 
 
+@pytest.mark.leaves_nothing
 def test_the_form_to_upload_knows_whose_model_it_is(stage, mia, owner):
     field = Outline(shown(mia, "/upload", username="ada")).by_id("username")
     assert (field["value"], "readonly" in field) == ("mia", True)

@@ -271,6 +271,7 @@ def test_a_wrong_secret_is_refused_beside_the_right_one(stage: Stage) -> None:
     assert by_token(stage, ApiKey(key.id[::-1], key.secret).text) is None
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     "strange",
     [
@@ -298,6 +299,7 @@ def test_strange_text_is_no_credential_and_raises_nothing(stage: Stage, strange:
     assert ask(stage.credentials.by_app_cookie(strange, "m1")) is None
 
 
+@pytest.mark.leaves_nothing
 def test_a_key_with_a_good_checksum_over_control_characters_reaches_no_query(stage: Stage) -> None:
     assert by_token(stage, ApiKey("\0" * 12, "\n" * 40).text) is None
 

@@ -293,6 +293,7 @@ def test_the_sweeper_takes_the_code_of_a_failed_version_and_keeps_its_zip(stage:
     assert (stage.builder.code(), len(stage.blobs())) == ([], 1)
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("path", ["/models/01a1fdef-d34c-7b2b-b907-ad79986bfbb8", "/models/ada/fruit", "/models/x"])
 def test_what_is_not_there_cannot_be_deleted(stage: Stage, path: str) -> None:
     noted = stage.count(AuditRow)

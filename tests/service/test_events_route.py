@@ -98,6 +98,7 @@ def test_an_event_that_is_published_late_is_read_although_its_number_is_smaller(
     assert [event["id"] for event in rest] == [late]
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("cursor", ["x", "!", "QQ", "MSAx", "bmFuIDE", "aW5mIDE", "9" * 5000, "4pyT"])
 def test_a_cursor_that_was_not_given_out_is_refused(stage: Stage, cursor: str) -> None:
     answers = [

@@ -13,6 +13,7 @@ from modelyard.store.tables import VersionRow
 HOST = "localhost:8080"
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -57,12 +58,14 @@ def test_hosts(make_stage: Callable[..., Stage], host: str, status: int) -> None
         assert host not in answer.text or not host.strip()
 
 
+@pytest.mark.leaves_nothing
 def test_on_a_host_of_the_apps_the_console_is_not_there_even_for_the_owner(stage: Stage) -> None:
     for path in ("/", "/health", "/models/ada", "/upload", "/static/main.js", "/m/ada/fruit/"):
         answer = stage.http.get(path, headers={"host": "fruit-123.apps.localhost:8080"})
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("name", ["host", "authorization", "origin", "sec-fetch-site"])
 def test_a_header_that_decides_comes_once(stage: Stage, name: str) -> None:
     headers = [("host", HOST), ("authorization", f"Bearer {stage.auth.key.text}"), ("origin", ORIGIN), ("sec-fetch-site", "none")]
@@ -104,6 +107,7 @@ ORIGINS = (None, ORIGIN, "http://LOCALHOST:8080", "http://evil.test", "null", "h
 SIGNED = ("bearer", "cookie")
 
 
+@pytest.mark.leaves_nothing
 def test_every_pair_of_site_and_origin_passes_or_is_refused_by_the_rule(stage: Stage) -> None:
     clients = {"bearer": stage.http, "cookie": stage.client(cookie=stage.cookie())}
     rows = list(product(SITES, ORIGINS, SIGNED))
@@ -120,6 +124,7 @@ def test_every_pair_of_site_and_origin_passes_or_is_refused_by_the_rule(stage: S
     assert len(rows) >= 64
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PURGE"])
 def test_every_unsafe_method_is_guarded_against_other_sites(stage: Stage, method: str) -> None:
     foreign = {"origin": "http://evil.test"}
@@ -137,6 +142,7 @@ def test_a_page_of_another_site_uploads_nothing(stage: Stage) -> None:
     assert (taken.status_code, stage.count(VersionRow)) == (202, 1)
 
 
+@pytest.mark.leaves_nothing
 def test_reading_across_sites_is_the_browser_s_matter(stage: Stage) -> None:
     answer = stage.http.get("/models/ada", headers={"origin": "http://evil.test", "sec-fetch-site": "cross-site"})
 
@@ -144,6 +150,7 @@ def test_reading_across_sites_is_the_browser_s_matter(stage: Stage) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
     [

@@ -32,7 +32,7 @@ def limited(
     def caller(token: str | None = token, address: str = address, cookie: str | None = None) -> TestClient:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         headers |= {} if cookie is None else {"cookie": f"__Host-modelyard={cookie}"}
-        return TestClient(app, base_url=ORIGIN, headers=headers, client=(address, 1), raise_server_exceptions=False, follow_redirects=False)
+        return stage.caller(app, headers, address=address)
 
     return caller
 
@@ -46,6 +46,7 @@ def statuses(caller: TestClient, path: str, count: int) -> list[int]:
     return [caller.get(path).status_code for _ in range(count)]
 
 
+@pytest.mark.leaves_nothing
 def test_a_credential_has_its_calls_and_is_told_of_them(stage: Stage) -> None:
     caller = limited(stage, stage.member.text, api_per_minute=3)()
 
@@ -61,6 +62,7 @@ def test_a_credential_has_its_calls_and_is_told_of_them(stage: Stage) -> None:
     assert 1 <= int(told.headers["retry-after"]) <= 120
 
 
+@pytest.mark.leaves_nothing
 def test_a_window_slides_on(stage: Stage) -> None:
     caller = limited(stage, stage.member.text, api_per_minute=2, window_s=1)()
 
@@ -78,12 +80,14 @@ def test_one_key_takes_nothing_from_another_of_the_same_account(stage: Stage) ->
     assert statuses(make(stage.key("ben").text), "/models/ben", 1) == [200]
 
 
+@pytest.mark.leaves_nothing
 def test_the_browser_s_session_is_counted_as_a_credential(stage: Stage) -> None:
     browser = limited(stage, api_per_minute=2)(cookie=stage.cookie("mia"))
 
     assert statuses(browser, "/models/mia", 3) == [200, 200, 429]
 
 
+@pytest.mark.leaves_nothing
 def test_calls_of_models_and_the_api_are_counted_apart(stage: Stage) -> None:
     caller = limited(stage, stage.member.text, api_per_minute=2, calls_per_minute=4)()
 
@@ -126,6 +130,7 @@ def test_a_revoked_key_is_no_known_one_any_more(stage: Stage) -> None:
     assert statuses(key, "/models/mia", 3) == [401, 401, 429]
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/static/main.js"])
 def test_what_watchers_and_pages_ask_for_all_day_is_not_counted(stage: Stage, path: str) -> None:
     make = limited(stage, anonymous_per_minute=1, api_per_minute=1)
@@ -136,6 +141,7 @@ def test_what_watchers_and_pages_ask_for_all_day_is_not_counted(stage: Stage, pa
         assert not any("ratelimit" in each.headers for each in answers)
 
 
+@pytest.mark.leaves_nothing
 def test_an_app_s_path_that_looks_like_health_is_counted(stage: Stage) -> None:
     caller = limited(stage, stage.member.text, calls_per_minute=1)()
 
@@ -199,6 +205,7 @@ def test_the_error_says_how_long_to_wait() -> None:
     assert (refused.value.code, refused.value.retry_after_s is not None) == ("rate_limited", True)
 
 
+@pytest.mark.leaves_nothing
 def test_a_429_leaves_nothing(stage: Stage) -> None:
     make = limited(stage, stage.member.text, api_per_minute=1)
     caller = make()

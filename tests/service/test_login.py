@@ -31,6 +31,14 @@ def yard(stage: Stage) -> Stage:
     return stage
 
 
+@pytest.fixture(scope="module")
+def calm(prepare_stage: Callable[..., Stage]) -> Stage:
+    """Such a stage, into which nobody gets."""
+    stage = prepare_stage()
+    stage.auth.doors.accounts.create(ADMIN, "ada", Role.MEMBER, PASSWORD)
+    return stage
+
+
 def ask(stage: Stage, password: str = PASSWORD, username: str = "ada") -> httpx2.Response:
     return stage.client().post("/auth/token", data={"grant_type": "password", "username": username, "password": password})
 
@@ -97,12 +105,12 @@ def test_phones_write_names_with_a_capital_and_a_blank(yard: Stage, username: st
         ({"grant_type": "password", "username": "ada", "password": "x" * 100_000}, 413, "form_too_large"),
     ],
 )
-def test_what_is_not_a_log_in_is_refused_as_a_problem(yard: Stage, form: dict[str, str], status: int, code: str) -> None:
-    answer = yard.client().post("/auth/token", data=form)
+def test_what_is_not_a_log_in_is_refused_as_a_problem(calm: Stage, form: dict[str, str], status: int, code: str) -> None:
+    answer = calm.client().post("/auth/token", data=form)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/problem+json", "no-store")
-    assert yard.count(SessionRow) == 0
+    assert calm.count(SessionRow) == 0
     assert PASSWORD not in answer.text
 
 

@@ -1,5 +1,6 @@
 """What a model's app printed, as its owner reads it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,17 @@ def test_the_serving_version_s_output_is_told_and_not_that_of_the_one_before(sta
     assert stage.http.get(LOGS).text == "second\n"
 
 
+@pytest.fixture(scope="module")
+def adas(prepare_stage: Callable[..., Stage]) -> Stage:
+    """A stage with a model of ada's that printed something."""
+    stage = prepare_stage()
+    output(stage, stage.ready()["id"]).append(b"secret\n")
+    return stage
+
+
 @pytest.mark.parametrize("path", [LOGS, "/models/ada/nothing/logs", "/models/nobody/fruit/logs", "/models/../fruit/logs"])
-def test_another_s_output_looks_as_if_it_were_not_there(stage: Stage, path: str) -> None:
-    taken = stage.ready()
-    output(stage, taken["id"]).append(b"secret\n")
-    mia = stage.client(stage.member.text)
+def test_another_s_output_looks_as_if_it_were_not_there(adas: Stage, path: str) -> None:
+    mia = adas.client(adas.member.text)
 
     assert mia.get(path).status_code == 404
     assert mia.get(path).content == mia.get("/models/mia/nothing/logs").content

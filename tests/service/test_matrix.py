@@ -6,6 +6,7 @@ without a word here, unless it has a parameter of a new kind or takes a body: th
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from modelyard.web.access import Action
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, blank_database: Path) -> Iterator[World]:
     unlimited = dict.fromkeys(("limits.api_per_minute", "limits.anonymous_per_minute", "quotas.builds_at_once"), 1_000_000)
-    stage = Stage(tmp_path_factory.mktemp("matrix"), blank_database, **unlimited, **{"upload.delete_wait_s": 0.0, "auth.signup": "invited"})
-    empty = World(stage, Owned(*["x"] * 7))
-    yield replace(empty, other=empty.owned("ada", description=CANARY))
-    stage.close()
+    told = {**unlimited, "upload.delete_wait_s": 0.0, "auth.signup": "invited"}
+    with closing(Stage(tmp_path_factory.mktemp("matrix"), blank_database, **told)) as stage:
+        empty = World(stage, Owned(*["x"] * 7))
+        yield replace(empty, other=empty.owned("ada", description=CANARY))
 
 
 def shown(answer: httpx2.Response, route: Route, of: Owned) -> tuple[int, bytes, list[tuple[str, str]]]:

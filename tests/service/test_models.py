@@ -74,6 +74,7 @@ def test_an_app_s_own_settings_are_shown_and_ceilings_hold(stage: Stage) -> None
     assert (refused.status_code, stage.http.get("/models/ada/fruit").json()["version"]) == (422, 1)
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("path", ["/models/ada/fruit", "/builds/nothing", "/builds/nothing/log"])
 def test_what_is_not_there_is_404(stage: Stage, path: str) -> None:
     answer = stage.http.get(path)
@@ -81,6 +82,7 @@ def test_what_is_not_there_is_404(stage: Stage, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
+@pytest.mark.leaves_nothing
 def test_the_description_of_all_calls_names_the_upload_s_form(stage: Stage) -> None:
     told = stage.http.get("/openapi.json").json()
 

@@ -89,6 +89,7 @@ def states(text: str) -> str:
     return " ".join(re.findall(r'data-stage="\w+" data-state="(\w+)"', text))
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     "path", ["/upload", "/upload/form", "/upload/some-build/state", "/console/ada/fruit", "/no/such/page", "/?owner=ada"]
 )
@@ -98,16 +99,19 @@ def test_without_a_session_every_page_leads_to_the_log_in_and_back(house, path):
     assert house.stranger.get("/", headers=PAGE).headers["location"] == "/login"
 
 
+@pytest.mark.leaves_nothing
 def test_what_was_to_be_sent_without_a_session_is_not_come_back_to(house):
     answer = house.stranger.post("/console/ada/fruit/delete", data={"name": "fruit"}, headers=SAME)
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 
+@pytest.mark.leaves_nothing
 def test_a_program_without_a_credential_gets_a_problem_and_no_page(house):
     answer = house.stranger.get("/upload", headers={"accept": "application/json"})
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
 
 
+@pytest.mark.leaves_nothing
 def test_the_form_s_own_address_leads_to_the_form(house):
     answer = house.browser.get("/upload/form", headers=PAGE)
     assert (answer.status_code, answer.headers["location"]) == (303, "/upload")
@@ -134,6 +138,7 @@ def test_every_page_loads_only_its_own_files_and_has_nothing_inline(house):
         assert not [name for _, attributes in page.elements for name in attributes if name == "style" or name.startswith("on")]
 
 
+@pytest.mark.leaves_nothing
 def test_every_script_imports_scripts_that_are_there(house):
     pending, seen = {"/static/main.js"}, set()
     while pending:
@@ -145,6 +150,7 @@ def test_every_script_imports_scripts_that_are_there(house):
     assert {"/static/upload.js", "/static/build.js", "/static/transfer.js"} <= seen
 
 
+@pytest.mark.leaves_nothing
 def test_every_field_has_a_label_a_hint_and_a_place_for_its_error(house):
     page = Outline(house.browser.get("/upload", headers=PAGE).text)
     labelled = {each["for"] for each in page.all("label")}
@@ -159,6 +165,7 @@ def test_every_field_has_a_label_a_hint_and_a_place_for_its_error(house):
     assert [each["name"] for each in fields if "required" not in each] == ["description"]
 
 
+@pytest.mark.leaves_nothing
 def test_the_pattern_of_a_name_is_the_rule(house):
     page = Outline(house.browser.get("/upload", headers=PAGE).text)
     pattern = re.compile(page.by_id("username")["pattern"] or "")
@@ -166,6 +173,7 @@ def test_the_pattern_of_a_name_is_the_rule(house):
     assert not any(pattern.fullmatch(name) for name in ("", "-a", "a-", "a--b", "A", "a_b", "a" * 41, "ä"))
 
 
+@pytest.mark.leaves_nothing
 def test_the_address_may_carry_names_and_they_are_text(house):
     hostile = '"><script>alert(1)</script>'
     answer = house.browser.get("/upload", params={"username": "ada", "model_name": hostile}, headers=PAGE)
@@ -251,6 +259,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(("fields", "file", "status", "name", "word"), REFUSED)
 def test_a_refused_form_leads_to_its_field_keeps_what_was_typed_and_makes_no_row(house, fields, file, status, name, word):
     typed = {"username": "testuser", "model_name": "test-model", "description": "Größe <b>", **fields}
@@ -268,6 +277,7 @@ def test_a_refused_form_leads_to_its_field_keeps_what_was_typed_and_makes_no_row
     assert house.versions() == 0
 
 
+@pytest.mark.leaves_nothing
 def test_a_body_that_is_no_form_is_refused_on_the_page(house):
     answer = house.browser.post("/upload/form", content=b"{}", headers={**SAME, "content-type": "application/json"})
     assert answer.status_code == 415
@@ -275,6 +285,7 @@ def test_a_body_that_is_no_form_is_refused_on_the_page(house):
     assert house.versions() == 0
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     "site", [{"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site"}, {"origin": "https://evil.test"}, {"origin": "null"}, {}]
 )
@@ -284,5 +295,6 @@ def test_the_form_of_another_site_is_refused_and_makes_no_row(house, site):
     assert house.versions() == 0
 
 
+@pytest.mark.leaves_nothing
 def test_a_build_that_is_not_there_has_no_page(house):
     assert [house.browser.get(f"/upload/{path}", headers=PAGE).status_code for path in ("none", "none/state")] == [404, 404]

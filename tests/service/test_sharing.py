@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,9 @@ NOBODY: dict[str, Any] = {"public": False, "users": []}
 @pytest.fixture
 def door(tmp_path: Path, blank_database: Path) -> Iterator[DoorStage]:
     """A stage with ada's model behind the real door."""
-    stage = DoorStage(tmp_path / "data", blank_database)
-    stage.ready()
-    yield stage
-    stage.close()
+    with closing(DoorStage(tmp_path / "data", blank_database)) as stage:
+        stage.ready()
+        yield stage
 
 
 def shown(answer: httpx2.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
@@ -66,6 +66,15 @@ def test_nobody_learns_from_sharing_which_accounts_there_are(stage: Stage) -> No
     assert known.text.replace("mia", "zoe") == unknown.text
 
 
+@pytest.fixture(scope="module")
+def given(prepare_stage: Callable[..., Stage]) -> Stage:
+    """A stage with ada's model, which mia may call."""
+    stage = prepare_stage()
+    stage.ready()
+    share(stage, users=["mia"])
+    return stage
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -83,14 +92,12 @@ def test_nobody_learns_from_sharing_which_accounts_there_are(stage: Stage) -> No
         [],
     ],
 )
-def test_a_body_that_does_not_fit_changes_nothing(stage: Stage, body: Any) -> None:
-    stage.ready()
-    share(stage, users=["mia"])
-    answer = stage.http.put(PATH, json=body)
+def test_a_body_that_does_not_fit_changes_nothing(given: Stage, body: Any) -> None:
+    answer = given.http.put(PATH, json=body)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["errors"]
-    assert stage.http.get(PATH).json() == NOBODY | {"users": ["mia"]}
+    assert given.http.get(PATH).json() == NOBODY | {"users": ["mia"]}
 
 
 def test_a_thousand_users_is_the_most(stage: Stage) -> None:
@@ -208,15 +215,12 @@ def test_a_change_of_a_writer_whose_clock_is_slow_is_found(door: DoorStage) -> N
 
 
 def test_a_restart_knows_what_was_shared(tmp_path: Path, blank_database: Path) -> None:
-    before = DoorStage(tmp_path / "data", blank_database)
-    before.ready()
-    share(before, users=["mia"])
-    before.close()
-    after = DoorStage(tmp_path / "data", blank_database)
-    with after.called("reconcile") as callers:
+    with closing(DoorStage(tmp_path / "data", blank_database)) as before:
+        before.ready()
+        share(before, users=["mia"])
+    with closing(DoorStage(tmp_path / "data", blank_database)) as after, after.called("reconcile") as callers:
         assert callers.get(CALL, after.key("mia").text).json()["user"] == "mia"
         assert callers.get(CALL, after.key("eve").text).status_code == 404
-    after.close()
 
 
 def test_a_model_that_comes_again_under_its_name_is_shared_with_nobody(stage: Stage) -> None:

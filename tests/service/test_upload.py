@@ -115,6 +115,7 @@ def test_prefer_wait_ends_when_the_process_drains(stage: Stage) -> None:
     assert answer.result(10).json()["status"] == "received"
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     ("sent", "status", "code", "field"),
     [
@@ -146,6 +147,7 @@ def test_a_broken_form_is_refused_and_leaves_nothing(stage: Stage, sent: bytes, 
     assert is_untouched(stage)
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize("kind", [None, "application/json", "application/zip", "multipart/form-data", "text/plain; boundary=yard"])
 def test_another_media_type_is_415(stage: Stage, kind: str | None) -> None:
     answer = post(stage, body(username="ada", model_name="fruit", file=app_zip()), kind)
@@ -154,6 +156,7 @@ def test_another_media_type_is_415(stage: Stage, kind: str | None) -> None:
     assert is_untouched(stage)
 
 
+@pytest.mark.leaves_nothing
 @pytest.mark.parametrize(
     ("owner", "name", "code", "suggestion"),
     [
@@ -176,6 +179,7 @@ def test_names_out_of_the_rule_are_refused_with_a_suggestion(
     assert is_untouched(stage)
 
 
+@pytest.mark.leaves_nothing
 def test_what_is_wrong_inside_the_zip_is_named(stage: Stage) -> None:
     answer = stage.upload(content=zipped({"../evil.py": b"x", "app.py": b"x"}))
 
