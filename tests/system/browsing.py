@@ -77,7 +77,7 @@ def open_site(base: Path, **settings: object) -> Iterator[Site]:
         context = browser.new_context()
         page = context.new_page()
         page.goto(running.first_link)
-        assert page.url == f"{running.url}/upload"
+        assert page.url == f"{running.url}/"
         session = context.storage_state()
         context.close()
         yield Site(running, browser, session)

@@ -24,6 +24,7 @@ def environment(yard: Yard, tmp_path: Path) -> dict[str, str]:
     return {**kept, **own}
 
 
+@pytest.mark.slow
 def test_every_block_runs(yard: Yard, environment: dict[str, str]) -> None:
     *shell, last = blocks("sh")
     (python,) = blocks("python")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
+import pytest
 from yard import Yard, flask_app, marked, until
 
 ENDED = {"ready", "failed", "cancelled"}
@@ -41,6 +42,7 @@ def rows(data: Path, select: str) -> list[tuple[object, ...]]:
         return connection.execute(select).fetchall()
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_left_by_kills_at_random(
     own_yard: Yard, scaled: Callable[[int], int], record_property: Callable[[str, object], None]
 ) -> None:

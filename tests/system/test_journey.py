@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import pytest
 from yard import FLASK, Yard, flask_app, marked, until, zipped
 
 GUIDE = Path(__file__).parents[2] / "examples" / "test-model"
@@ -92,6 +93,7 @@ def test_a_new_version_takes_over_and_the_old_one_ends(yard: Yard) -> None:
     assert yard.predict("versions", "app").json()["name"] == "two"
 
 
+@pytest.mark.slow
 def test_an_idle_model_stops_and_starts_again(yard: Yard) -> None:
     settings = b"[idle]\nfreeze_s = 0.5\nstop_s = 1.5\n"
     files = {"app.py": b"NAME = 'idle'\n" + FLASK, "requirements.txt": b"flask==3.0.0\n", "modelyard.toml": settings}
@@ -103,6 +105,7 @@ def test_an_idle_model_stops_and_starts_again(yard: Yard) -> None:
     assert yard.predict("idle", "app").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_crash_is_told_and_backs_off(yard: Yard) -> None:
     yard.ready(
         "crash",
@@ -141,6 +144,7 @@ def held_back(version_id: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_500_callers_on_a_held_start_leave_everything_else_alive(yard: Yard) -> None:
     yard.ready("crowd", "warm", flask_app("warm"))
     assert yard.predict("crowd", "warm").status_code == 200
@@ -185,6 +189,7 @@ def test_the_server_ends_cleanly_and_leaves_no_process(own_yard: Yard) -> None:
     assert not (own_yard.data / "server.json").exists()
 
 
+@pytest.mark.slow
 def test_a_second_server_on_the_same_folder_is_refused(own_yard: Yard) -> None:
     own_yard.start()
     second = subprocess.run(

@@ -55,7 +55,7 @@ def named(folder: Path, word: str) -> list[Path]:
     return [path for path in folder.rglob(f"*{word}*") if "uv-cache" not in path.parts]
 
 
-@pytest.mark.parametrize("ending", ["end", "kill"])
+@pytest.mark.parametrize("ending", [pytest.param("end", marks=pytest.mark.slow), "kill"])
 def test_the_first_call_of_the_next_day_is_answered(yard: Yard, ending: str) -> None:
     awake, asleep = f"awake-{ending}", f"asleep-{ending}"
     ids = [yard.ready("days", awake, app())["id"], yard.ready("days", asleep, app("[idle]\nfreeze_s = 0.1\n"))["id"]]
@@ -80,6 +80,7 @@ def test_the_first_call_of_the_next_day_is_answered(yard: Yard, ending: str) -> 
         assert connection.execute("select sum(crashes), max(next_start_at) from instances").fetchone() == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_deletion_that_was_cut_short_is_finished(yard: Yard) -> None:
     taken = yard.ready("days", "cut", app(stubborn=True))
     assert yard.http.get("/m/days/cut/").text == "ok"
@@ -98,6 +99,7 @@ def test_a_deletion_that_was_cut_short_is_finished(yard: Yard) -> None:
     assert marked(taken["id"]) == []
 
 
+@pytest.mark.slow
 def test_a_purge_takes_the_output_of_all_versions_also_of_yesterday_s(yard: Yard) -> None:
     first = yard.ready("days", "purged", app())
     assert yard.http.get("/m/days/purged/").text == "ok"

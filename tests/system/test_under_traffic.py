@@ -11,6 +11,8 @@ import httpx2
 import pytest
 from yard import Yard, flask_app, marked, until, zipped
 
+pytestmark = pytest.mark.slow
+
 GRACE_S = 2
 LONG_BYTES = 32 * 1024 * 1024
 """More than all buffers between an app and its caller hold: the call stays in flight until it is read."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -205,6 +206,13 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, yard: Yard) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.yard = yard
+        self.faults: list[BaseException] = []
+
+    def handle_error(self, _request: object, _client_address: object) -> None:
+        """Keep the fault for the end: standard error is the command's that is just run, and a caller who leaves is no fault."""
+        fault = sys.exception()
+        if fault is not None and not isinstance(fault, ConnectionError):
+            self.faults.append(fault)
 
 
 @contextmanager
@@ -220,6 +228,7 @@ def serving() -> Iterator[Yard]:
         finally:
             server.shutdown()
             thread.join()
+    assert server.faults == []
 
 
 def _event(n: int, text: str) -> str:
