@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,36 +46,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory, blank_database: Path) -> Pat
     return folder
 
 
-class Stages:
-    """Stages over one data folder, one for each set of settings; they end together."""
-
-    def __init__(self, folder: Path, begun: Path, blank: Path) -> None:
-        shutil.copytree(begun, folder)
-        self._folder, self._blank = folder, blank
-        self._made: dict[str, Stage] = {}
-        self._ends = ExitStack()
-
-    def new(self, settings: Mapping[str, object]) -> Stage:
-        """A stage with these settings by the names that a call can write; the second one is what a restart finds."""
-        told = {name.replace("__", "."): value for name, value in settings.items()}
-        return self._ends.enter_context(closing(Stage(self._folder, self._blank, **told)))
-
-    def known(self, settings: Mapping[str, object]) -> Stage:
-        """The stage that was made with these settings before; a new one at first."""
-        key = repr(sorted(settings.items()))
-        self._made[key] = self._made.get(key) or self.new(settings)
-        return self._made[key]
-
-    def close(self) -> None:
-        """End all of them."""
-        self._ends.close()
-
-
-@pytest.fixture(scope="module")
-def shared_stages(tmp_path_factory: pytest.TempPathFactory, begun: Path, blank_database: Path) -> Iterator[Stages]:
-    """The stages of a module's tests that leave nothing behind."""
-    with closing(Stages(tmp_path_factory.mktemp("shared") / "data", begun, blank_database)) as stages:
-        yield stages
+def opened(folder: Path, blank: Path, settings: Mapping[str, object]) -> closing[Stage]:
+    """A stage over this folder, with settings by names that a call can write."""
+    return closing(Stage(folder, blank, **{name.replace("__", "."): value for name, value in settings.items()}))
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +57,31 @@ def prepare_stage(tmp_path_factory: pytest.TempPathFactory, begun: Path, blank_d
     with ExitStack() as ends:
 
         def make(**settings: object) -> Stage:
-            return ends.enter_context(closing(Stages(tmp_path_factory.mktemp("prepared") / "data", begun, blank_database))).new(settings)
+            folder = shutil.copytree(begun, tmp_path_factory.mktemp("prepared") / "data")
+            return ends.enter_context(opened(folder, blank_database, settings))
 
         yield make
 
 
+@pytest.fixture(scope="module")
+def shared_stage(prepare_stage: Callable[..., Stage]) -> Callable[..., Stage]:
+    """Gives the stage with these settings that those tests of a module share which leave nothing behind."""
+    return cache(prepare_stage)
+
+
 @pytest.fixture
-def make_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+def make_stage(request: pytest.FixtureRequest, tmp_path: Path, begun: Path, blank_database: Path) -> Iterator[Callable[..., Stage]]:
     """Makes stages over one data folder, with settings of their own; the second one is what a restart finds.
 
-    A test that is marked `leaves_nothing` gets those of its module, and fails if it does leave something.
+    A test that is marked `leaves_nothing` gets those that its module shares, and fails if it does leave something.
     """
-    if request.node.get_closest_marker("leaves_nothing"):
-        stages: Stages = request.getfixturevalue("shared_stages")
-        with ExitStack() as watched:
-            yield lambda **settings: watched.enter_context(unchanged(stages.known(settings)))
-        return
-    with closing(Stages(tmp_path / "data", request.getfixturevalue("begun"), request.getfixturevalue("blank_database"))) as own:
-        yield lambda **settings: own.new(settings)
+    with ExitStack() as ends:
+        if request.node.get_closest_marker("leaves_nothing"):
+            shared: Callable[..., Stage] = request.getfixturevalue("shared_stage")
+            yield lambda **settings: ends.enter_context(unchanged(shared(**settings)))
+        else:
+            folder = shutil.copytree(begun, tmp_path / "data")
+            yield lambda **settings: ends.enter_context(opened(folder, blank_database, settings))
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_a_refused_sign_up_keeps_the_name_forgets_the_password_and_makes_no_acco
     page = Outline(answer.text)
     assert (answer.status_code, set_cookies(answer), house.count(AccountRow)) == (status, [], before)
     assert "autofocus" in page.by_id("problem")
-    assert (page.by_id("username")["value"], page.by_id("password")["value"]) == (shown, "")
+    assert (page.by_id("username")["value"], page.by_id("password")["value"]) == (username, "")
     assert [each["id"] for each in page.all("input") if "aria-invalid" in each] == ([field] if field else [])
 
 
