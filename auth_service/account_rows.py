@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from auth_service import repository
-from modelyard.domain.accounts import AccountState, Role
+from modelyard.domain.accounts import AccountState, Role, Scope
 from modelyard.store.account_tables import AccountRow, PasswordRow, SessionRow, TicketRow
 from modelyard.store.accounts import Holder
 
@@ -48,10 +48,13 @@ def listed(session: Session, after: str, limit: int) -> Sequence[Known]:
     return [Known(account, hashed) for account, hashed in rows]
 
 
-def other_administrators(session: Session, account_id: str) -> int:
-    """How many others administer, and may be used."""
-    others = select(func.count()).where(AccountRow.role == Role.ADMIN, AccountRow.state == AccountState.ACTIVE, AccountRow.id != account_id)
-    return session.scalar(others) or 0
+def has_other_administrator(session: Session, account_id: str, now: float) -> bool:
+    """Whether anybody else administers, and has what it takes to get in: a password, or a key that is good for it."""
+    others = _with_password().where(AccountRow.role == Role.ADMIN, AccountRow.state == AccountState.ACTIVE, AccountRow.id != account_id)
+    return any(
+        hashed is not None or any(Scope.ADMIN in key.scopes for key in repository.good_keys_of(session, account.id, now))
+        for account, hashed in session.execute(others)
+    )
 
 
 def change(session: Session, account_id: str, now: float, *, role: Role, state: AccountState) -> None:

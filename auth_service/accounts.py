@@ -14,7 +14,7 @@ from auth_service.schemas import Account
 from auth_service.sign_up import closed
 from auth_service.views import account_view
 from modelyard.domain.accounts import AccountState, Role, TicketPurpose
-from modelyard.domain.errors import Conflict, NotFound, Unauthenticated
+from modelyard.domain.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from modelyard.domain.ids import parse_owner
 from modelyard.store import accounts, audit
 from modelyard.store.account_tables import SessionRow
@@ -35,7 +35,7 @@ class Invite:
 
 
 class Accounts:
-    """Makes accounts and changes them; every change ends what was given out before it.
+    """Makes accounts and changes them; every change ends the log-ins before it.
 
     Args:
         invite_s: Seconds that an invitation is good for.
@@ -113,7 +113,7 @@ class Accounts:
             account = _found(session, username).account
             wanted = (role or Role(account.role), state or AccountState(account.state))
             if wanted != (account.role, account.state):
-                _keep_an_administrator(session, account.id, *wanted)
+                _keep_an_administrator(session, account.id, now, *wanted)
                 account_rows.change(session, account.id, now, role=wanted[0], state=wanted[1])
                 account_rows.end_all(session, account.id, now, "account_changed")
                 audit.append(session, actor, "account_change", f"account:{username}", now, f"{wanted[0]}, {wanted[1]}")
@@ -159,18 +159,19 @@ class Accounts:
         """Give the caller another password; all its log-ins end but the one in use.
 
         Args:
-            old: The password so far; of no account where it has none, or where a one-time link opened this session.
+            old: The password so far; not asked for where a one-time link opened this session.
 
         Raises:
             Unauthenticated: `bad_password`, the old one is wrong.
+            Forbidden: `link_needed`, there is none yet: whoever holds a key alone must not become the account by choosing one.
             Invalid: The new one is refused.
             Limited: `too_many_attempts` or `busy`.
         """
         with self._database.read() as session:
             known = _found(session, caller.username)
             by_link = _came_by_link(session, caller)
-        if known.hash is not None and not by_link:
-            self._prove(caller, old, known.hash)
+        if not by_link:
+            self._prove(caller, old, known.hash, actor)
         hashed, now = self._passwords.hash(password, caller.username), self._clock()
         with self._database.write() as session:
             still = _found(session, caller.username)
@@ -180,11 +181,18 @@ class Accounts:
             account_rows.end_all(session, known.account.id, now, "password_changed", but=caller.credential)
             audit.append(session, actor, "password_change", f"account:{caller.username}", now)
 
-    def _prove(self, caller: Principal, old: str, kept: str) -> None:
-        # A window of the credential's own: whoever guesses at the log-in does not keep its user from changing the password.
-        with self._guessing.guess(caller.username, "", caller.credential) as guess:
+    def _prove(self, caller: Principal, old: str, kept: str | None, actor: Actor) -> None:
+        if kept is None:
+            raise Forbidden(
+                "link_needed", "This account has no password yet.", "Open a one-time link: modelyard token --link, or an invitation."
+            )
+        # A window of the account's own: whoever guesses at the log-in does not keep its user from changing the password, and
+        # whoever got in finds no new window with each key that they make.
+        with self._guessing.guess(caller.username, "", f"own {caller.account_id}") as guess:
             if not self._passwords.check(old, kept).right:
                 guess.wrong = True
+                with self._database.write() as session:
+                    audit.append(session, actor, "password_change", f"account:{caller.username}", self._clock(), "refused")
                 raise _bad_password()
 
 
@@ -200,9 +208,14 @@ def _came_by_link(session: Session, caller: Principal) -> bool:
     return row is not None and row.by_link and row.revoked_at is None and row.account_id == caller.account_id
 
 
-def _keep_an_administrator(session: Session, account_id: str, role: Role, state: AccountState) -> None:
-    if (role, state) != (Role.ADMIN, AccountState.ACTIVE) and not account_rows.other_administrators(session, account_id):
-        raise Conflict("last_administrator", "Nobody else administers this server.", "Make another account an administrator first.")
+def _keep_an_administrator(session: Session, account_id: str, now: float, role: Role, state: AccountState) -> None:
+    if (role, state) == (Role.ADMIN, AccountState.ACTIVE) or account_rows.has_other_administrator(session, account_id, now):
+        return
+    raise Conflict(
+        "last_administrator",
+        "Nobody else could administer this server.",
+        "Make another account an administrator first, with a password or a key of scope admin.",
+    )
 
 
 def _bad_password() -> Unauthenticated:

@@ -17,7 +17,7 @@ from modelyard.store import audit
 from modelyard.store.audit import Actor
 from modelyard.store.database import Database
 from modelyard.store.row import Json
-from modelyard.web.access import Principal, authorize
+from modelyard.web.access import Principal
 
 ROUTE = "POST /auth/keys"
 MOST_KEYS = 100
@@ -50,7 +50,7 @@ class Keys:
         self._clock = clock
 
     def create(self, caller: Principal, wish: KeyWish, actor: Actor, idempotency_key: str | None = None) -> NewKey:
-        """A key of the caller's account, shown this once.
+        """A key of the caller's account, shown this once; one that is made with a key ends with that key at the latest.
 
         Raises:
             Invalid: `scope_unknown` or `scope_missing`.
@@ -83,7 +83,8 @@ class Keys:
             NotFound: The caller may not see what this user has.
         """
         owner = username or caller.username
-        authorize(caller, owner)
+        if _sees(caller) not in {None, owner}:
+            raise NotFound
         with self._database.read() as session:
             known = account_rows.find(session, owner)
             if known is None:
@@ -98,7 +99,7 @@ class Keys:
         """
         now = self._clock()
         with self._database.write() as session:
-            row = repository.key_seen(session, key_id, caller.sees)
+            row = repository.key_seen(session, key_id, _sees(caller))
             if row is None:
                 raise NotFound
             repository.revoke_key(session, row, now)
@@ -106,12 +107,21 @@ class Keys:
 
     def _add(self, session: Session, caller: Principal, wish: KeyWish, scopes: frozenset[str], actor: Actor, made: ApiKey) -> NewKey:
         now = self._clock()
-        if len(repository.keys_of(session, caller.account_id)) >= MOST_KEYS:
+        if len(repository.good_keys_of(session, caller.account_id, now)) >= MOST_KEYS:
             raise Conflict("too_many_keys", f"An account has at most {MOST_KEYS} keys.", "Revoke one that nobody uses.")
-        expires_at = now + wish.life_s if wish.life_s is not None else None
+        expires_at = _earlier(now + wish.life_s if wish.life_s is not None else None, repository.end_of_key(session, caller.credential))
         row = repository.add_key(session, made, caller.account_id, wish.name, scopes, now, expires_at)
         audit.append(session, actor, "key_create", f"key:{made.id}", now)
         return NewKey(**key_view(row).model_dump(), key=made.text)
+
+
+def _sees(caller: Principal) -> str | None:
+    # An administrator's key for an account is good for that account; for others' it takes the scope too.
+    return caller.sees if Scope.ADMIN in caller.scopes else caller.username
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _check_held(caller: Principal, scopes: frozenset[str]) -> None:

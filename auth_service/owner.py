@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from auth_service import repository
+from sqlalchemy.orm import Session
+
+from auth_service import account_rows, repository
 from auth_service.private_files import read_private, write_once
-from modelyard.domain.accounts import ALL_SCOPES, Role
+from modelyard.domain.accounts import ALL_SCOPES, AccountState, Role
 from modelyard.domain.api_keys import ApiKey, new_key, parse_key
 from modelyard.domain.errors import Invalid
 from modelyard.store import accounts, audit
@@ -37,7 +39,8 @@ def owner_key(folder: Path) -> ApiKey:
 def ensure_owner(database: Database, key: ApiKey, now: float) -> None:
     """Make the account of the first administrator where there is none, and the file's key one of its keys.
 
-    A key that was revoked stays revoked, though its file be there; a new key in the file ends the one that was there before.
+    A key that was revoked stays revoked, though its file be there; a new key in the file ends the one that was there before, and
+    lets its account administer again: whoever writes into the data folder owns the server.
     """
     with database.write() as session:
         account_id = accounts.ensure(session, USERNAME, now, Role.ADMIN)
@@ -47,5 +50,14 @@ def ensure_owner(database: Database, key: ApiKey, now: float) -> None:
             if old.name == KEY_NAME:
                 repository.revoke_key(session, old, now)
                 audit.append(session, _STARTUP, "key_revoke", f"key:{old.id}", now)
+        _let_administer(session, account_id, now)
         repository.add_key(session, key, account_id, KEY_NAME, ALL_SCOPES, now)
         audit.append(session, _STARTUP, "key_create", f"key:{key.id}", now)
+
+
+def _let_administer(session: Session, account_id: str, now: float) -> None:
+    known = account_rows.by_id(session, account_id)
+    if known is not None and not (known.is_active and known.account.role == Role.ADMIN):
+        account_rows.change(session, account_id, now, role=Role.ADMIN, state=AccountState.ACTIVE)
+        account_rows.end_all(session, account_id, now, "account_changed")
+        audit.append(session, _STARTUP, "account_change", f"account:{USERNAME}", now, f"{Role.ADMIN}, {AccountState.ACTIVE}")

@@ -89,6 +89,8 @@ class Passwords:
         if len(password) > MOST_TYPED:
             raise _refused("password_long", f"A password has at most {LONGEST} characters.", "Choose a shorter one.")
         chosen = _normal(password)
+        if any("\ud800" <= letter <= "\udfff" for letter in chosen):
+            raise _refused("password_untypable", "This password holds half of a character, which no form can send.", "Choose another one.")
         folded = chosen.casefold()
         if len(chosen) < SHORTEST:
             raise _refused(

@@ -56,6 +56,11 @@ def keys_of(session: Session, account_id: str) -> Sequence[ApiKeyRow]:
     return session.scalars(kept.order_by(ApiKeyRow.created_at, ApiKeyRow.id)).all()
 
 
+def good_keys_of(session: Session, account_id: str, now: float) -> Sequence[ApiKeyRow]:
+    """Those of `keys_of` whose time is not over."""
+    return [row for row in keys_of(session, account_id) if row.expires_at is None or row.expires_at > now]
+
+
 def key_seen(session: Session, key_id: str, sees: str | None) -> ApiKeyRow | None:
     """The key, where it was not revoked and the caller may act on it; held until the commit.
 
@@ -66,6 +71,12 @@ def key_seen(session: Session, key_id: str, sees: str | None) -> ApiKeyRow | Non
     if sees is not None:
         kept = kept.join(AccountRow, AccountRow.id == ApiKeyRow.account_id).where(AccountRow.username == sees)
     return session.scalars(kept.with_for_update(of=ApiKeyRow)).first()
+
+
+def end_of_key(session: Session, credential: str) -> float | None:
+    """When the key ends that this credential is; None where it is none, or has no end."""
+    row = session.get(ApiKeyRow, credential.removeprefix("key:")) if credential.startswith("key:") else None
+    return row.expires_at if row is not None else None
 
 
 def revoke_key(session: Session, key: ApiKeyRow, now: float) -> None:
@@ -143,9 +154,10 @@ def refuse(session: Session, subject: str, now: float, epoch: int = 0) -> None:
 
 
 def prune(session: Session, now: float) -> None:
-    """Remove what nobody can use any more: sessions and links whose time is over, revocations of what is dead."""
+    """Remove what nobody can use any more: sessions, links and keys whose time is over, revocations of what is dead."""
     session.execute(delete(SessionRow).where(SessionRow.expires_at <= now - KEPT_S))
     session.execute(delete(TicketRow).where(TicketRow.expires_at <= now))
+    session.execute(delete(ApiKeyRow).where(ApiKeyRow.expires_at <= now - KEPT_S))
     session.execute(delete(RevocationRow).where(RevocationRow.until <= now))
 
 

@@ -173,7 +173,7 @@ def _user_routes(router: APIRouter, doors: Doors) -> None:
 
     @router.patch("/auth/users/{username}", **_ADMIN)
     def change_user(username: str, asked: schemas.AccountChange, actor: Acting) -> Account:
-        """Change an account's role or state; all that was given out to it ends."""
+        """Change an account's role or state; its log-ins end, its API keys hold as long as it is active."""
         return doors.accounts.change(actor, username, asked.role, asked.state)
 
     @router.post("/auth/users/{username}/invite", status_code=201, **_ADMIN)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 
 from modelyard.domain.accounts import KEY_SCOPES, AccountState, Role, SessionKind
 
@@ -85,7 +85,7 @@ class PasswordAsked(_Asked):
 
 
 class OwnPasswordAsked(PasswordAsked):
-    """A new password of one's own; the old one is needed where there is one, unless a one-time link opened the session."""
+    """A new password of one's own; the old one is needed, unless a one-time link opened the session."""
 
     old_password: NewPassword = SecretStr("")
 
@@ -98,10 +98,16 @@ class Me(BaseModel):
     scopes: list[str]
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds a character that cannot be printed")
+    return text
+
+
 class KeyAsked(_Asked):
     """A key that is to be made; one without `expires_in_s` is good until it is revoked."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
     scopes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)] = sorted(KEY_SCOPES)
     expires_in_s: Annotated[float, Field(gt=0, le=MOST_KEY_S)] | None = None
 

@@ -157,8 +157,12 @@ class Signer:
         return kid
 
     def _current(self, session: Session, now: float) -> SigningKeyRow | None:
-        """The newest key, due or on its way, that has no successor and whose private half is here."""
-        return next((row for row in _alive(session, now) if row.ends_at is None and self._private(row.kid)), None)
+        """The newest key, due or on its way, that has no successor and whose private half is here.
+
+        One that is due later than a key of this moment would be was made by a clock that was ahead: it is waited for by nobody.
+        """
+        near = [row for row in _alive(session, now) if row.signs_from <= now + KNOWN_S]
+        return next((row for row in near if row.ends_at is None and self._private(row.kid)), None)
 
     def _is_old(self, session: Session, now: float) -> bool:
         newest = self._current(session, now)

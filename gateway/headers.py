@@ -45,9 +45,20 @@ _NOT_TO_CALLER = _HOP_BY_HOP | {
     b"x-request-id",
     b"x-sendfile",
 }
-_NOT_TO_CALLER_BEGIN = (b"access-control-", b"proxy-", b"x-accel-", b"x-modelyard-")
+_NOT_TO_CALLER_BEGIN = (b"access-control-", b"proxy-", b"ratelimit", b"x-accel-", b"x-modelyard-")
 # Below `/m/` it answers on the origin of the console, and may set nothing that holds for that origin either.
-_NOT_ON_CONSOLE = frozenset({b"content-security-policy", b"content-security-policy-report-only", b"refresh", b"set-cookie"})
+_NOT_ON_CONSOLE = frozenset(
+    {
+        b"content-security-policy",
+        b"content-security-policy-report-only",
+        b"origin-agent-cluster",
+        b"refresh",
+        b"set-cookie",
+        b"speculation-rules",
+        b"use-as-dictionary",
+        b"www-authenticate",
+    }
+)
 _ON_CONSOLE: Fields = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
 _ON_OWN_HOST: Fields = [(b"x-content-type-options", b"nosniff")]
 # A page of another host that opens this one gets no handle on its window, unless the app says otherwise.

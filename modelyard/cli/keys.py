@@ -35,15 +35,17 @@ def create(
     )
 
 
-def list_keys(invocation: Invocation) -> None:
-    """List your API keys.
+def list_keys(
+    invocation: Invocation, user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose keys; for administrators.")] = None
+) -> None:
+    """List your API keys, or another account's.
 
     Examples:
       modelyard keys list
-      modelyard keys list --json
+      modelyard keys list --user ada --json
     """
     with invocation.connect() as client:
-        keys = client.keys()
+        keys = client.keys(user)
     rows = [(each.id, each.name, " ".join(each.scopes), each.last_used_at or "never", each.expires_at or "never") for each in keys]
     invocation.screen.table([each.model_dump(mode="json") for each in keys], ("id", "name", "scopes", "used", "ends"), rows)
 

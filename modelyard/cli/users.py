@@ -57,7 +57,7 @@ def invite(invocation: Invocation, name: Name) -> None:
 def set_role(
     invocation: Invocation, name: Name, role: Annotated[Role, typer.Argument(metavar="ROLE", help="admin, member or viewer.")]
 ) -> None:
-    """Change what an account may do; all that was given out to it ends.
+    """Change what an account may do; its log-ins end, its API keys stay.
 
     Examples:
       modelyard users set-role ada admin

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from modelyard.client.account_answers import Invitation, Key, Me, NewKey, Tokens, User
 from modelyard.client.bearer import Renewing
@@ -59,15 +59,21 @@ class AccountCalls(Connection):
         """
         return Me.model_validate_json(self._call("GET", "/auth/me").content)
 
-    def keys(self) -> list[Key]:
-        """The account's API keys, without their secrets.
+    def keys(self, username: str | None = None) -> list[Key]:
+        """An account's API keys, without their secrets.
+
+        Args:
+            username: Whose, for administrators; the caller's where it is not said.
 
         Example:
             ```python
             unused = [key for key in client.keys() if key.last_used_at is None]
             ```
         """
-        return [Key.model_validate(each) for each in self._list("/auth/keys", "keys")]
+        return [
+            Key.model_validate(each)
+            for each in self._list(f"/auth/keys?{urlencode({'username': username})}" if username else "/auth/keys", "keys")
+        ]
 
     def create_key(self, name: str, scopes: Sequence[str] = (), expires_in_s: float | None = None) -> NewKey:
         """A new API key; its text is in the answer, and nowhere else ever after.

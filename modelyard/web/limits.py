@@ -25,7 +25,8 @@ ACCOUNT_WORTH = 2
 """How many credentials' windows an account has: no single key can use up what the account's other keys need."""
 MOST_KEPT = 100_000
 """Counters, and credentials known to be good, that one process keeps; about 20 MB when it is full."""
-UNCOUNTED = (b"/static/", b"/health", b"/livez", b"/readyz")
+UNCOUNTED = frozenset({b"/health", b"/livez", b"/readyz"})
+_STATIC = b"/static/"
 
 Header = tuple[bytes, bytes]
 
@@ -49,7 +50,7 @@ class Call:
     @property
     def is_uncounted(self) -> bool:
         """Whether it is for what costs nothing, and what a watcher asks for all day."""
-        return not self.to_model and self.path.startswith(UNCOUNTED)
+        return not self.to_model and (self.path in UNCOUNTED or self.path.startswith(_STATIC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,15 @@ class Limits:
         Raises:
             Limited: `rate_limited`.
         """
-        if not call.credential or call.is_uncounted or _mark(call) in self._proven:
+        if not call.credential or _mark(call) in self._proven:
             return
         if not self._addresses.test(self._anonymous.item, site(call.address)):
             raise _limited(_reset_s(self._addresses, self._anonymous.item, site(call.address)))
 
     def count(self, call: Call, principal: Principal | None) -> Allowance:
         """Count the call: for its account, or for its address where the credential was not good, or there was none."""
-        if call.is_uncounted:
-            return Allowance()
+        if call.is_uncounted and (principal is not None or not call.credential):
+            return Allowance()  # a wrong credential is a guess, wherever it is sent
         if principal is None:
             self._proven.discard(_mark(call))
             return _taken(self._addresses, self._anonymous, site(call.address))

@@ -81,6 +81,7 @@ def test_the_app_is_told_the_caller_and_not_its_secrets(stage: Stage) -> None:
 
 def test_an_answer_loses_what_it_may_not_say_here_and_is_sandboxed(stage: Stage) -> None:
     hostile = b"Set-Cookie: a=b\r\nClear-Site-Data: *\r\nService-Worker-Allowed: /\r\nRefresh: 0\r\nAccess-Control-Allow-Origin: *\r\nContent-Security-Policy: none\r\n"
+    hostile += b'WWW-Authenticate: Basic\r\nSpeculation-Rules: "/x"\r\nUse-As-Dictionary: match="/*"\r\nRateLimit: "x";r=0\r\n'
     stage.deploy(ok(b"hi", hostile + b"Content-Type: text/html\r\nX-Own: 1\r\nX-Own: 2\r\n"))
     answer = stage.call("/")
     assert sorted(answer.fields) == [

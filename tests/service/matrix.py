@@ -94,7 +94,7 @@ LINES: Mapping[str, Line] = {
     "GET /open/{label}": Line(own=403),
     "POST /first": Line(own=404),  # a browser makes no links
     "POST /auth/logout": Line(spends=True),
-    "POST /auth/password": Line(lambda _: {"json": {"password": "x"}}),
+    "POST /auth/password": Line(lambda _: {"json": {"password": "x"}}, own=403),  # a key chooses no first password
     "DELETE /auth/sessions/{session_id}": Line(spends=True),
     "POST /auth/keys": Line(lambda _: {"json": {"name": "matrix", "scopes": ["account"]}}),
     "DELETE /auth/keys/{key_id}": Line(spends=True),
@@ -105,7 +105,7 @@ LINES: Mapping[str, Line] = {
     "POST /logout": Line(spends=True),
     "POST /account/keys": Line(lambda _: {"data": {"name": "matrix", "scopes": "account"}}),
     "POST /account/keys/{key_id}/revoke": Line(spends=True),
-    "POST /account/password": Line(lambda _: {"data": {"password": "x"}}),
+    "POST /account/password": Line(lambda _: {"data": {"password": "x"}}, own=403),
     "POST /account/sessions/{session_id}/end": Line(spends=True),
 }
 PERSONAL = {"session_id"}

@@ -413,8 +413,9 @@ def test_who_came_by_a_one_time_link_need_not_know_the_old_password(stage: Stage
     assert code(change_password(by_password, old="", new=PASSWORD)) == (401, "bad_password")
 
 
-def test_the_owner_has_no_password_at_first_and_sets_one_without_an_old_one(stage: Stage) -> None:
-    assert change_password(stage.http, old="").status_code == 204
+def test_the_owner_has_no_password_at_first_and_a_key_alone_sets_none(stage: Stage) -> None:
+    assert code(change_password(stage.http, old="")) == (403, "link_needed")
+    assert change_password(stage.client(cookie=stage.cookie()), old="").status_code == 204
     assert log_in(stage, "owner", OTHER).status_code == 200
     assert code(change_password(stage.http, old="", new=PASSWORD)) == (401, "bad_password")
 

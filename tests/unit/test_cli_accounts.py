@@ -218,6 +218,8 @@ def test_keys_are_made_shown_once_listed_and_revoked(here: Run, yard: Yard) -> N
     listed = here("keys", "list")
     assert listed.stdout.splitlines()[1].split()[:2] == ["key0", "camera"]
     assert "my_new_key" not in listed.stdout
+    assert here("keys", "list", "--user", "ada").exit_code == 0
+    assert yard.last("GET").query == {"username": ["ada"]}
     assert here("keys", "revoke", "key0").stdout == "revoked key0\n"
     assert yard.accounts.keys == []
 

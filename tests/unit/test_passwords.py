@@ -45,6 +45,7 @@ def test_the_cost_is_what_safety_asks_for() -> None:
         ("TestUser", "password_is_name"),
         ("testuser123", "password_is_name"),
         ("testusertestuser", "password_is_name"),
+        ("\ud800 all alone", "password_untypable"),  # a form is UTF-8, which has no halves
     ],
 )
 def test_what_everybody_would_guess_is_refused(passwords: Passwords, password: str, code: str) -> None:
@@ -65,7 +66,6 @@ def test_what_everybody_would_guess_is_refused(passwords: Passwords, password: s
         "testuser-but-more",
         "пароль-из-слов",
         "\x00null ok",
-        "\ud800 all alone",
     ],
 )
 def test_anything_else_is_taken_and_known_again(passwords: Passwords, password: str) -> None:
