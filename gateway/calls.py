@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +15,45 @@ from gateway.locations import Place
 from gateway.paths import Target
 from gateway.settings import DoorSettings
 from gateway.upstream import PooledWire, Upstream
+from gateway.watch import Watch
 from gateway.way import Way, gone
 from gateway.wire import ClosedEarlyError, Head
-from modelyard.domain.errors import Malformed
+from modelyard.domain.errors import BadAnswer, Malformed, Unauthenticated
 from modelyard.runtime.routes import Route
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 9.2.2
 _OWN_SCHEME = {"ws": "http", "wss": "https"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
-    """One call on its way through the door."""
+    """One call on its way through the door.
+
+    Args:
+        stop: Cancels what carries it.
+        begun: Whether its answer has.
+    """
 
     scope: Scope
     target: Target
     send: Send
     inbound: Inbound
     way: Way
+    stop: Callable[[], None]
+    begun: bool = False
+
+    @property
+    def still_good(self) -> bool:
+        """See `Watched`."""
+        return bool(self.scope["state"]["principal"].still_good())
+
+    def end(self) -> None:
+        """See `Watched`: refused before its answer has begun, and broken off behind that."""
+        kind = BadAnswer if self.begun else Unauthenticated
+        self.inbound.failure = kind(
+            "credential_ended", "The credential of this call is not good any more.", "Sign in again, or send another key, and call again."
+        )
+        self.stop()
 
 
 class Calls:
@@ -41,9 +62,12 @@ class Calls:
     def __init__(self, upstream: Upstream, settings: DoorSettings) -> None:
         self._upstream = upstream
         self._settings = settings
+        self._watch = Watch(settings.ask_again_s)
 
     async def carry(self, scope: Scope, receive: Receive, send: Send, target: Target, way: Way) -> None:
         """Carry one call to its end; it returns without an answer where the caller has left.
+
+        One that lasts ends with its caller's credential; anonymous ones have none.
 
         Raises:
             ModelyardError: As `FrontDoor` has it.
@@ -52,10 +76,14 @@ class Calls:
             inbound = Inbound(
                 scope, receive, max_bytes=way.route.max_body_bytes, stall_s=self._settings.stall_s, end_call=until_caller_leaves.cancel
             )
+            call = _Call(scope, target, send, inbound, way, until_caller_leaves.cancel)
             reading = asyncio.create_task(inbound.run())
+            if scope["state"]["principal"] is not None:
+                self._watch.add(call)
             try:
-                await self._answer(_Call(scope, target, send, inbound, way))
+                await self._answer(call)
             finally:
+                self._watch.remove(call)
                 reading.cancel()
         if until_caller_leaves.cancelled_caught and inbound.failure is not None:
             raise inbound.failure
@@ -128,6 +156,7 @@ class Calls:
         fields = to_caller(head.status, head.fields, place_of(call.scope, call.target))
         if call.way.timings:
             fields = [*fields, server_timing({**call.way.timings, "app": time.monotonic() - call.way.since})]
+        call.begun = True
         await call.send({"type": "http.response.start", "status": head.status, "headers": fields})
 
 

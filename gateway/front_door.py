@@ -19,11 +19,15 @@ from modelyard.runtime.routes import Activation, Route
 
 
 class Principal(Protocol):
-    """Who calls, as the web layer found out; the door needs the name alone."""
+    """Who calls, as the web layer found out; the door needs the name, and to know how long they may."""
 
     @property
     def username(self) -> str:
         """The name that the app is told."""
+
+    @property
+    def still_good(self) -> Callable[[], bool]:
+        """Whether what they were let in with is good now; it reads nothing, and is asked again and again while a call lasts."""
 
 
 P = TypeVar("P", bound=Principal)

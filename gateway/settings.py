@@ -16,7 +16,7 @@ class DoorSettings:
         answer_fields: The most header fields that an app may answer with.
         answer_head_bytes: The most bytes of such a head, interim answers included.
         message_bytes: The most bytes of one message of a WebSocket, which is held whole; a model's own `max_body` may be less.
-        ask_again_s: How often it is asked whether the caller of an open WebSocket may still call.
+        ask_again_s: How often it is asked whether the caller of an open WebSocket, or of a call under way, may still call.
     """
 
     sockets_at_once: int = 16
@@ -27,4 +27,4 @@ class DoorSettings:
     answer_fields: int = 64
     answer_head_bytes: int = 64 * 1024
     message_bytes: int = 16 * 1024 * 1024
-    ask_again_s: float = 5.0
+    ask_again_s: float = 3.0

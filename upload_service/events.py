@@ -4,21 +4,21 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from itertools import takewhile
 
 from anyio.to_thread import run_sync
 
-from modelyard.store import accounts, outbox
+from modelyard.store import outbox
 from modelyard.store.database import Database
-from modelyard.store.doorbell import PUBLISHED, Doorbell
+from modelyard.store.doorbell import PUBLISHED
 from modelyard.store.outbox import BEGINNING, Place, Published
 from modelyard.web.access import Principal
 from upload_service.cursors import cursor_of, place_of
+from upload_service.lookout import Lookout
 from upload_service.schemas import Told
 
 BATCH = 100
-LOOK_EVERY_S = 1.0
-"""Between two looks where nothing rings: a ring may be lost across processes."""
 QUIET_S = 15.0
 """After so long without an event a follower is told that the connection lives."""
 FOLLOWED_S = 600.0
@@ -30,14 +30,12 @@ class EventViews:
     """Reads of published events; whatever is not theirs looks as if it had not happened.
 
     Args:
-        clock: Seconds since 1970.
         stopping: Set when the process drains; whoever follows is then let go.
     """
 
-    def __init__(self, database: Database, bell: Doorbell, clock: Callable[[], float], stopping: threading.Event) -> None:
+    def __init__(self, database: Database, lookout: Lookout, stopping: threading.Event) -> None:
         self._database = database
-        self._bell = bell
-        self._clock = clock
+        self._lookout = lookout
         self._stopping = stopping
 
     def page(self, caller: Principal, after: str, limit: int) -> tuple[list[Told], bool]:
@@ -54,33 +52,25 @@ class EventViews:
     async def follow(self, caller: Principal, after: str) -> AsyncIterator[Told | None]:
         """Every event behind the cursor, as it is published; None where there was none for a while.
 
-        It ends when the process drains, when the caller's credential was revoked, and after ten minutes: whoever comes again
-        goes on behind the last event.
+        It ends when the process drains, when the caller's credential is not good any more, and after ten minutes: whoever comes
+        again goes on behind the last event.
         """
         loop = asyncio.get_running_loop()
         until, quiet_since = loop.time() + FOLLOWED_S, loop.time()
-        refused = await run_sync(self._refused, caller)
-        while not self._stopping.is_set() and loop.time() < until:
-            seen = self._bell.count(PUBLISHED)
-            if await run_sync(self._refused, caller) != refused:
-                return
-            found, more = await run_sync(self.page, caller, after, BATCH)
-            for each in found:
-                after = each.cursor
-                yield each
-            if found:
-                quiet_since = loop.time()
-            elif loop.time() - quiet_since >= QUIET_S:
+
+        def goes_on() -> bool:
+            return not self._stopping.is_set() and loop.time() < until and caller.still_good()
+
+        async for rang in self._lookout.rings(PUBLISHED, goes_on):
+            more = rang
+            while more and goes_on():
+                found, more = await run_sync(self.page, caller, after, BATCH)
+                for each in takewhile(lambda _each: goes_on(), found):
+                    after, quiet_since = each.cursor, loop.time()
+                    yield each
+            if loop.time() - quiet_since >= QUIET_S:
                 quiet_since = loop.time()
                 yield None
-            if not more:
-                await self._bell.heard(PUBLISHED, seen, LOOK_EVERY_S)
-
-    def _refused(self, caller: Principal) -> list[int | None]:
-        """What was said of the caller's credential: where it changes, the stream was begun with one that may not be good any more."""
-        with self._database.read() as session:
-            said = accounts.revocations(session, self._clock())
-        return [said.get(each) for each in (caller.credential, f"account:{caller.account_id}")]
 
 
 def _told(found: Published) -> Told:

@@ -1,20 +1,20 @@
 """The calls of the upload service: uploads, models and who may call them, builds and their logs, events."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 from starlette.requests import ClientDisconnect
 
 from modelyard.domain.errors import Malformed, NotFound
 from modelyard.store.blobs import Blobs
 from modelyard.store.doorbell import INSTANCES
-from modelyard.web.access import Acting, Action, Caller, Principal, acting, requires
+from modelyard.web.access import Acting, Action, Caller, Principal, acting, credential_ended, requires
 from upload_service import receive, views
 from upload_service.deletion import Deletion, Deletions
 from upload_service.events import EventViews
@@ -24,6 +24,7 @@ from upload_service.multipart import lively, read_form
 from upload_service.receive import Receipt, Receive
 from upload_service.schemas import Access, Build, Deleted, Events, LogLine, Model, Models, Upload
 from upload_service.sharing import Sharing
+from upload_service.streams import Seats, Stream
 from upload_service.waiting import Waiting
 
 MOST_WAIT_S = 300
@@ -54,6 +55,7 @@ class Doors:
     sharing: Sharing
     events: EventViews
     waiting: Waiting
+    seats: Seats
     delete_wait_s: float
     stall_s: float
 
@@ -66,6 +68,8 @@ async def take_upload(doors: Doors, request: Request, caller: Principal, key: st
         try:
             chunks = lively(request.stream(), doors.stall_s)
             form = await read_form(request.headers.get("content-type", ""), chunks, staged)
+            if not caller.still_good():  # a body may take hours
+                raise credential_ended()
             return await run_in_threadpool(doors.receive.accept, asked, claim, form, staged)
         except ClientDisconnect as error:
             raise Malformed("upload_cut", "The connection ended before the body did.", "Send it again.") from error
@@ -156,7 +160,7 @@ def _build_routes(router: APIRouter, doors: Doors) -> None:
         await run_in_threadpool(doors.models.build, caller, build_id)
         if "text/event-stream" in request.headers.get("accept", ""):
             after = int(last_event_id) if _LINE.fullmatch(last_event_id) else 0
-            return EventSourceResponse(_events(doors, caller, build_id, after))
+            return Stream(_events(doors, caller, build_id, after), doors.seats, caller.account_id, doors.stall_s)
         lines = await run_in_threadpool(doors.waiting.logs.after, build_id, 0)
         return PlainTextResponse("".join(f"{line.text}\n" for line in lines))
 
@@ -175,12 +179,12 @@ def _event_routes(router: APIRouter, doors: Doors) -> None:
         begin = last_event_id if live and last_event_id else after
         found, more = await run_in_threadpool(doors.events.page, caller, begin, limit)
         if live:
-            return EventSourceResponse(_published(doors, caller, begin))
+            return Stream(_published(doors, caller, begin), doors.seats, caller.account_id, doors.stall_s)
         following = {"link": f'</events?limit={limit}&after={found[-1].cursor}>; rel="next"'} if more else {}
         return JSONResponse(Events(events=found).model_dump(mode="json"), headers=following)
 
 
-async def _published(doors: Doors, caller: Principal, after: str) -> AsyncIterator[bytes]:
+async def _published(doors: Doors, caller: Principal, after: str) -> AsyncGenerator[bytes]:
     async for told in doors.events.follow(caller, after):
         if told is None:
             yield format_sse_event(comment="nothing new")
@@ -188,11 +192,11 @@ async def _published(doors: Doors, caller: Principal, after: str) -> AsyncIterat
             yield format_sse_event(id=told.cursor, event=told.event, data_str=told.model_dump_json())
 
 
-async def _events(doors: Doors, caller: Principal, build_id: str, after: int) -> AsyncIterator[bytes]:
-    async for line in doors.waiting.lines(build_id, after):
+async def _events(doors: Doors, caller: Principal, build_id: str, after: int) -> AsyncGenerator[bytes]:
+    async for line in doors.waiting.lines(build_id, after, caller.still_good):
         told = LogLine(n=line.n, at=views.when(line.at), text=line.text)
         yield format_sse_event(id=str(line.n), event="log", data_str=told.model_dump_json())
-    if doors.waiting.stopping.is_set():
+    if doors.waiting.stopping.is_set() or not caller.still_good():
         return
     try:
         end = await run_in_threadpool(doors.models.build, caller, build_id)

@@ -14,12 +14,14 @@ from upload_service.claims import Claims
 from upload_service.deletion import Deletions
 from upload_service.detect import Ceilings
 from upload_service.events import EventViews
+from upload_service.lookout import Lookout
 from upload_service.models import ModelViews
 from upload_service.pages import pages
 from upload_service.process_builder import ProcessBuilder
 from upload_service.receive import Receive
 from upload_service.routes import Doors, routes
 from upload_service.sharing import Sharing
+from upload_service.streams import Seats
 from upload_service.sweeper import Sweeper
 from upload_service.waiting import Waiting
 
@@ -47,6 +49,7 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
     ceilings = Ceilings(**settings.ceilings.model_dump())
     deletions = Deletions(database, kernel.blobs, builder, kernel.clock)
     logs = BuildLogs(database, kernel.clock)
+    lookout = Lookout(database, kernel.bell)
     doors = Doors(
         Receive(
             database, kernel.blobs, ceilings, admit, builder.runtime_name, settings.quotas, kernel.clock, settings.upload.claim_lease_s
@@ -55,13 +58,18 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
         ModelViews(database),
         deletions,
         Sharing(database, kernel.clock),
-        EventViews(database, kernel.bell, kernel.clock, kernel.stopping),
-        Waiting(database, kernel.bell, logs, kernel.stopping),
+        EventViews(database, lookout, kernel.stopping),
+        Waiting(database, kernel.bell, logs, lookout, kernel.stopping),
+        Seats(),
         settings.upload.delete_wait_s,
         settings.upload.stall_s,
     )
     sweeper = Sweeper(database, kernel.blobs, builder, settings.upload.staging_grace_s)
-    loops = [Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S), Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S)]
+    loops = [
+        Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S),
+        Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S),
+        Loop("lookout", lookout.step, "lookout", LOOK_EVERY_S),
+    ]
     return Service(
         "upload",
         "upload_service",

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell, build_channel
 from upload_service import repository
 from upload_service.build_log import BuildLogs, Line
+from upload_service.lookout import Lookout
 
 LOOK_EVERY_S = 1.0
 """Between two looks where nothing rings: a ring may be lost across processes."""
@@ -32,6 +34,7 @@ class Waiting:
     database: Database
     bell: Doorbell
     logs: BuildLogs
+    lookout: Lookout
     stopping: threading.Event
 
     async def until(self, channel: str, look: Callable[[], T | None], timeout_s: float) -> T | None:
@@ -54,23 +57,29 @@ class Waiting:
 
     async def build_end(self, build_id: str, timeout_s: float) -> None:
         """Return when the build has ended, or the time is over."""
-        await self.until(build_channel(build_id), lambda: self.has_ended(build_id) or None, timeout_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                async for rang in self._rings(build_id, lambda: True):
+                    if rang and await run_sync(self.has_ended, build_id):
+                        return
 
-    async def lines(self, build_id: str, after: int) -> AsyncIterator[Line]:
-        """Every line behind `after`, as it is written, until the build has ended."""
+    async def lines(self, build_id: str, after: int, still_good: Callable[[], bool]) -> AsyncIterator[Line]:
+        """Every line behind `after`, as it is written, until the build has ended, or its reader may not read on."""
 
         def look() -> tuple[bool, list[Line]]:
             # The end is read first: a line that is written behind it cannot be.
             ended = self.has_ended(build_id)
             return ended, self.logs.after(build_id, after)
 
-        while not self.stopping.is_set():
-            seen = self.bell.count(build_channel(build_id))
-            ended, lines = await run_sync(look)
+        async for rang in self._rings(build_id, still_good):
+            ended, lines = await run_sync(look) if rang else (False, [])
             for line in lines:
+                if not still_good():
+                    return
                 after = line.n
                 yield line
             if ended:
                 return
-            if not lines:
-                await self.bell.heard(build_channel(build_id), seen, LOOK_EVERY_S)
+
+    def _rings(self, build_id: str, goes_on: Callable[[], bool]) -> AsyncGenerator[bool]:
+        return self.lookout.rings(build_channel(build_id), lambda: not self.stopping.is_set() and goes_on())

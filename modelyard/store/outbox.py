@@ -76,6 +76,13 @@ def published(session: Session, sees: str | None, after: Place, limit: int) -> l
     return [Published((row.published_at or at, row.seq), row.id, str(row.headers["ce_time"]), row.value) for row in rows]
 
 
+def newest(session: Session) -> Place | None:
+    """The place behind everything that was published; None where nothing was."""
+    found = select(OutboxRow.published_at, OutboxRow.seq).where(OutboxRow.published_at.is_not(None))
+    row = session.execute(found.order_by(OutboxRow.published_at.desc(), OutboxRow.seq.desc()).limit(1)).first()
+    return None if row is None else (row.published_at or 0.0, row.seq)
+
+
 def encode(event: Event) -> bytes:
     """The value on the wire, compact UTF-8 JSON: `{"event": ..., "data": {...}}`."""
     value = {"event": event.wire_name, "data": event.model_dump(mode="json")}

@@ -1,7 +1,7 @@
 """Who may do what: a credential becomes a `Principal`, every route declares its action, and one table says who may perform it."""
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
 
@@ -53,6 +53,10 @@ _MAY: Mapping[Role, frozenset[Action]] = {
 }
 
 
+def _for_ever() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who calls, and with what.
@@ -60,6 +64,8 @@ class Principal:
     Args:
         credential: `key:ID` or `session:ID`, for the audit trail and for limits.
         by_cookie: Whether a browser's cookie said so.
+        still_good: Whether what it was found by has neither expired nor been revoked since. Whatever lasts longer than a moment
+            asks again and again; it costs a look into memory, and may be asked on any thread.
     """
 
     username: str
@@ -68,6 +74,7 @@ class Principal:
     account_id: str = ""
     credential: str = ""
     by_cookie: bool = False
+    still_good: Callable[[], bool] = field(default=_for_ever, compare=False, repr=False)
 
     @property
     def sees(self) -> str | None:
@@ -203,6 +210,13 @@ def no_credential() -> Unauthenticated:
         "no_credential",
         "This needs a credential.",
         'Send "Authorization: Bearer $(modelyard token)", or sign in at /login.',
+    )
+
+
+def credential_ended() -> Unauthenticated:
+    """The error of a call whose credential was good when it began."""
+    return Unauthenticated(
+        "credential_ended", "The credential of this call is not good any more.", "Sign in again, or send another key, and call again."
     )
 
 

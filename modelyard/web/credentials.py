@@ -1,8 +1,10 @@
 """Turns credentials into principals: API keys and cookies by their rows, access tokens by their signature; what was once found is kept for seconds."""
 
 import hmac
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 
 import structlog
@@ -27,19 +29,29 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A credential that was good when it was looked at, and what could end it.
+class _Ground:
+    """What could end a credential that was good when it was looked at.
 
     Args:
+        ends: When it expires by itself.
+        own: Under what it is revoked, as `account` is that under which all of its account's are.
         kid: Of the key that signed it; empty where a row stands for it.
     """
 
-    principal: Principal
-    until: float
+    ends: float
     account: str
     epoch: int
     own: str
     kid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Whom a credential stands for, believed until then without another look."""
+
+    principal: Principal
+    until: float
+    ground: _Ground
 
 
 class Credentials:
@@ -105,8 +117,8 @@ class Credentials:
             return None
         if fact.last_used_at is None or fact.last_used_at < now - accounts.USE_NOTED_S:
             self._note_use(key.id, now)
-        until = now + KEPT_S if fact.expires_at is None else min(now + KEPT_S, fact.expires_at)
-        return _known(fact.holder, fact.scopes, f"key:{key.id}", until)
+        ends = math.inf if fact.expires_at is None else fact.expires_at
+        return self._of_row(fact.holder, fact.scopes, f"key:{key.id}", ends)
 
     def _note_use(self, key_id: str, now: float) -> None:
         try:
@@ -122,7 +134,7 @@ class Credentials:
             fact = accounts.session_fact(session, session_id)
         if fact is None or fact.expires_at <= now or not hmac.compare_digest(sha256(secret.encode()).hexdigest(), fact.secret_sha256):
             return None
-        return _known(fact.holder, ALL_SCOPES, f"session:{session_id}", min(now + KEPT_S, fact.expires_at), by_cookie=True)
+        return self._of_row(fact.holder, ALL_SCOPES, f"session:{session_id}", fact.expires_at, by_cookie=True)
 
     def _visit(self, claims: Claims) -> _Known | None:
         # It lives for hours: whether its session has ended and what its account is by now, the rows say, not the token.
@@ -131,29 +143,43 @@ class Credentials:
             fact = accounts.session_fact(session, claims.session_id)
         if fact is None or fact.expires_at <= now or (fact.holder.account_id, fact.holder.epoch) != (claims.account_id, claims.epoch):
             return None
-        until = min(now + KEPT_S, fact.expires_at, claims.expires_at)
-        return replace(_known(fact.holder, VISIT, f"session:{claims.session_id}", until, by_cookie=True), kid=claims.key_id)
+        ends = min(fact.expires_at, claims.expires_at)
+        return self._of_row(fact.holder, VISIT, f"session:{claims.session_id}", ends, kid=claims.key_id, by_cookie=True)
 
     def _claims(self, token: str) -> _Known | None:
         claims = self._verifier.verify(token, API, self._clock())
-        return _of_claims(claims) if claims is not None else None
+        if claims is None:
+            return None
+        own, ends = f"session:{claims.session_id}", claims.expires_at + LEEWAY_S
+        ground = _Ground(ends, f"account:{claims.account_id}", claims.epoch, own, claims.key_id)
+        principal = Principal(claims.username, claims.role, claims.scopes, claims.account_id, own)
+        return self._known_by(principal, ends, ground)
+
+    def _of_row(self, holder: Holder, scopes: frozenset[str], own: str, ends: float, *, kid: str = "", by_cookie: bool = False) -> _Known:
+        ground = _Ground(ends, f"account:{holder.account_id}", holder.epoch, own, kid)
+        principal = Principal(holder.username, holder.role, scopes, holder.account_id, own, by_cookie)
+        return self._known_by(principal, min(ends, self._clock() + KEPT_S), ground)
+
+    def _known_by(self, principal: Principal, until: float, ground: _Ground) -> _Known:
+        return _Known(replace(principal, still_good=partial(self._holds, ground)), until, ground)
 
     def _still_good(self, mark: bytes) -> Principal | None:
         known = self._known.get(mark)
-        if known is None or not self._is_good(known):
+        if known is None or known.until <= self._clock() or not self._holds(known.ground):
             return None
         return known.principal
 
-    def _is_good(self, known: _Known) -> bool:
-        if known.until <= self._clock() or known.own in self._revoked:
+    def _holds(self, ground: _Ground) -> bool:
+        revoked = self._revoked
+        if ground.ends <= self._clock() or ground.own in revoked:
             return False
-        if known.kid and not self._verifier.trusts(known.kid):
+        if ground.kid and not self._verifier.trusts(ground.kid):
             return False
-        return known.epoch >= self._revoked.get(known.account, 0)
+        return ground.epoch >= revoked.get(ground.account, 0)
 
     def _keep(self, mark: bytes, known: _Known | None) -> Principal | None:
         # Asked again: it may have been revoked while its row was being read.
-        if known is None or not self._is_good(known):
+        if known is None or not self._holds(known.ground):
             self._known.pop(mark, None)
             return None
         if len(self._known) >= MOST_KEPT:
@@ -170,14 +196,3 @@ def _is_plausible(text: str) -> bool:
 def _mark(kind: str, text: str) -> bytes:
     # The kind is part of it: what is good as a cookie is not therefore good as a token. No credential has a space.
     return sha256(f"{kind} {text}".encode()).digest()
-
-
-def _known(holder: Holder, scopes: frozenset[str], own: str, until: float, *, by_cookie: bool = False) -> _Known:
-    principal = Principal(holder.username, holder.role, scopes, holder.account_id, own, by_cookie)
-    return _Known(principal, until, f"account:{holder.account_id}", holder.epoch, own)
-
-
-def _of_claims(claims: Claims) -> _Known:
-    own = f"session:{claims.session_id}"
-    principal = Principal(claims.username, claims.role, claims.scopes, claims.account_id, own)
-    return _Known(principal, claims.expires_at + LEEWAY_S, f"account:{claims.account_id}", claims.epoch, own, claims.key_id)

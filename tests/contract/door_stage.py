@@ -26,6 +26,7 @@ OWN_HOST = f"{LABEL}.apps.localhost"
 """Where the model of the tests answers without a prefix."""
 STATUS = {
     Kind.MALFORMED: 400,
+    Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
     Kind.TOO_LARGE: 413,
@@ -90,6 +91,7 @@ class Runner:
 @dataclass(frozen=True)
 class Caller:
     username: str = "ann"
+    still_good: Callable[[], bool] = lambda: True
 
 
 class Stage:
@@ -113,7 +115,7 @@ class Stage:
         self.admitted = f"{owner}/{name}"
         if route is None or not self.allowed:
             raise NotFound
-        if _caller is None:
+        if _caller is None and not self.public:
             raise Forbidden("nobody", "Nobody calls.")
         return route
 
@@ -123,6 +125,8 @@ class Stage:
         self.runner = Runner(self.routes)
         self.runner.hold.set()
         self.allowed = True
+        self.public = False
+        self.good = True
         self.strays: list[bytes] = []
         self.identified: list[str] = []
         self.admitted = ""
@@ -199,7 +203,10 @@ class Stage:
 
     async def _identify(self, model_id: str) -> Caller | None:
         self.identified.append(model_id)
-        return Caller("bob")
+        return self._caller("bob")
+
+    def _caller(self, username: str) -> Caller:
+        return Caller(username, lambda: self.good)
 
     async def _live(self, receive: Any, send: Any) -> None:
         await receive()
@@ -221,7 +228,7 @@ class Stage:
             started = True
             await send(message)
 
-        scope["state"] = {"principal": Caller(), "request_id": "req-1"}
+        scope["state"] = {"principal": None if self.public else self._caller("ann"), "request_id": "req-1"}
         scope["headers"] = [(name.lower(), value) for name, value in scope["headers"]]
         host = dict(scope["headers"]).get(b"host", b"").decode()
         if host.partition(":")[0].endswith(".apps.localhost"):

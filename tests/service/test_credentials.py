@@ -14,7 +14,7 @@ from stage import Stage, until
 from auth_service import repository
 from auth_service.signing import KNOWN_S, Signer
 from modelyard.domain.accounts import ALL_SCOPES, AccountState, Role, Scope
-from modelyard.domain.api_keys import ApiKey
+from modelyard.domain.api_keys import ApiKey, new_key
 from modelyard.store import accounts
 from modelyard.store.account_tables import AccountRow, ApiKeyRow, SessionRow
 from modelyard.store.accounts import Holder
@@ -400,6 +400,43 @@ def test_a_row_that_was_read_before_its_revocation_is_not_kept_after_it(stage: S
 
     assert stage.credentials._keep(b"mark", known) is None
     assert stage.credentials._known == {}
+
+
+def test_whoever_was_let_in_is_told_when_that_was_revoked(stage: Stage, signer: Signer) -> None:
+    key, cookie, access = stage.key("mia"), stage.cookie(), token(stage, signer)
+    browser, visit = stage.cookie(), stage.cookie()
+    found = {
+        f"key:{key.id}": by_token(stage, key.text),
+        f"session:{cookie.partition('.')[0]}": by_cookie(stage, cookie),
+        "session:s1": by_token(stage, access),
+        f"session:{visit.partition('.')[0]}": ask(stage.credentials.by_app_cookie(app_cookie(stage, signer, visit), "m1")),
+        f"account:{held(stage, 'owner').account_id}": by_cookie(stage, browser),
+    }
+    for subject, principal in found.items():
+        assert principal is not None
+        assert principal.still_good(), subject
+        refuse(stage, subject, epoch=held(stage, "owner").epoch + 1 if subject.startswith("account:") else 0)
+        assert principal.still_good(), "it is asked of memory alone"
+        stage.credentials.refresh()
+        assert not principal.still_good(), subject
+
+
+def test_whoever_was_let_in_is_told_when_that_expires_and_not_when_it_is_looked_up_again(stage: Stage, signer: Signer) -> None:
+    lasting, ending = stage.key("mia"), new_key()
+    now = stage.kernel.clock()
+    with stage.database.write() as session:
+        repository.add_key(session, ending, held(stage).account_id, "ending", ALL_SCOPES, now, now + 1000)
+    found = [by_token(stage, lasting.text), by_token(stage, ending.text), by_token(stage, token(stage, signer))]
+
+    def still_good() -> list[bool]:
+        return [each is not None and each.still_good() for each in found]
+
+    stage.ahead_s += KEPT_S * 2
+    assert still_good() == [True, True, True]
+    stage.ahead_s += ACCESS_S + LEEWAY_S
+    assert still_good() == [True, True, False]
+    stage.ahead_s += 1000
+    assert still_good() == [True, False, False]
 
 
 def test_the_same_token_once_verified_is_not_verified_again(stage: Stage, signer: Signer) -> None:

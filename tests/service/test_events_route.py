@@ -166,6 +166,7 @@ def test_a_follower_whose_key_is_revoked_is_told_nothing_more(stage: Stage) -> N
         with stage.database.write() as session:
             session.get_one(ApiKeyRow, stage.member.id).revoked_at = stage.kernel.clock()
             credentials.refuse(session, f"key:{stage.member.id}", stage.kernel.clock())
+        stage.credentials.refresh()
         append(stage, deleted("mia", 2))
         publish(stage)
         assert list(seen) == []
