@@ -15,6 +15,7 @@ from modelyard.domain.errors import Malformed, NotFound
 from modelyard.store.blobs import Blobs
 from modelyard.store.doorbell import INSTANCES
 from modelyard.web.access import Acting, Action, Caller, Principal, acting, credential_ended, requires
+from modelyard.web.streams import Seats, Stream
 from upload_service import receive, views
 from upload_service.deletion import Deletion, Deletions
 from upload_service.events import EventViews
@@ -24,7 +25,6 @@ from upload_service.multipart import lively, read_form
 from upload_service.receive import Receipt, Receive
 from upload_service.schemas import Access, Build, Deleted, Events, LogLine, Model, Models, Upload
 from upload_service.sharing import Sharing
-from upload_service.streams import Seats, Stream
 from upload_service.waiting import Waiting
 
 MOST_WAIT_S = 300

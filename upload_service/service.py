@@ -7,6 +7,7 @@ from modelyard.domain.ids import Digest
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import doorbell
+from modelyard.web.streams import Seats
 from upload_service.build_log import BuildLogs
 from upload_service.builders import Builder
 from upload_service.builds import Builds
@@ -21,7 +22,6 @@ from upload_service.process_builder import ProcessBuilder
 from upload_service.receive import Receive
 from upload_service.routes import Doors, routes
 from upload_service.sharing import Sharing
-from upload_service.streams import Seats
 from upload_service.sweeper import Sweeper
 from upload_service.waiting import Waiting
 

@@ -101,7 +101,8 @@ def upgrade() -> None:
     sa.Column('model_id', sa.String(length=36), nullable=False),
     sa.Column('username', sa.String(length=40), nullable=False),
     sa.Column('created_at', sa.Float(), nullable=False),
-    sa.ForeignKeyConstraint(['model_id'], ['models.id'], name=op.f('fk_shares_model_id_models')),
+    # Whoever knows of no shares removes models all the same: the release before this one.
+    sa.ForeignKeyConstraint(['model_id'], ['models.id'], name=op.f('fk_shares_model_id_models'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('model_id', 'username', name=op.f('pk_shares'))
     )
     op.create_table('tickets',
@@ -129,9 +130,20 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_models_access_changed_at'), ['access_changed_at'], unique=False)
         batch_op.add_column(sa.Column('label', sa.String(length=33), nullable=True))
 
+    with op.batch_alter_table('versions', schema=None) as batch_op:
+        batch_op.create_index('ix_versions_state_purge', ['state', 'purge', 'since'], unique=False)
+
+    with op.batch_alter_table('instances', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_instances_retired_at'), ['retired_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_instances_state'), ['state'], unique=False)
+
     op.execute(sa.text("INSERT INTO audit_head (id, seq, chain) SELECT 1, COALESCE(MAX(seq), 0), '' FROM audit"))
     _label_models()
     _make_accounts_of_owners()
+
+
+_ANY_LABEL = {'sqlite': '(lower(hex(randomblob(16))))', 'postgresql': "replace(cast(gen_random_uuid() as text), '-', '')"}
+"""The label of a model whose maker knows of none, the release before this one: nobody guesses it either."""
 
 
 def _label_models() -> None:
@@ -140,7 +152,7 @@ def _label_models() -> None:
     for model_id, name in connection.execute(sa.select(models.c.id, models.c.name)).all():
         connection.execute(models.update().where(models.c.id == model_id).values(label=label(name, model_id)))
     with op.batch_alter_table('models', schema=None) as batch_op:
-        batch_op.alter_column('label', nullable=False)
+        batch_op.alter_column('label', nullable=False, server_default=sa.text(_ANY_LABEL[connection.dialect.name]))
         batch_op.create_unique_constraint(batch_op.f('uq_models_label'), ['label'])
 
 
@@ -162,6 +174,13 @@ def _make_accounts_of_owners() -> None:
 
 
 def downgrade() -> None:
+    with op.batch_alter_table('instances', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_instances_state'))
+        batch_op.drop_index(batch_op.f('ix_instances_retired_at'))
+
+    with op.batch_alter_table('versions', schema=None) as batch_op:
+        batch_op.drop_index('ix_versions_state_purge')
+
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f('uq_models_label'), type_='unique')
         batch_op.drop_column('label')

@@ -36,7 +36,7 @@ class ShareRow(Row):
 
     __tablename__ = "shares"
 
-    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
     username: Mapped[str] = mapped_column(NAME, primary_key=True)
     created_at: Mapped[float] = mapped_column(Float)
 
@@ -70,7 +70,12 @@ class VersionRow(Row):
     created_at: Mapped[float] = mapped_column(Float)
     build_s: Mapped[float | None] = mapped_column(Float)
 
-    __table_args__ = (UniqueConstraint("model_id", "number"), Index("ix_versions_model_id_state", "model_id", "state"))
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        Index("ix_versions_model_id_state", "model_id", "state"),
+        # What is being deleted, and what was, is looked for every second.
+        Index("ix_versions_state_purge", "state", "purge", "since"),
+    )
 
 
 class BuildRow(Row):
@@ -117,7 +122,7 @@ class InstanceRow(Row):
     number: Mapped[int] = mapped_column(Integer)
     wanted: Mapped[bool] = mapped_column(Boolean)
     """Whether this version may run at all; nobody is started for that alone."""
-    state: Mapped[InstanceState] = mapped_column(STATE)
+    state: Mapped[InstanceState] = mapped_column(STATE, index=True)
     since: Mapped[float] = mapped_column(Float)
     start: Mapped[int] = mapped_column(Integer, default=0)
     host: Mapped[str] = mapped_column(String(45), default="127.0.0.1")
@@ -126,7 +131,7 @@ class InstanceRow(Row):
     detail: Mapped[str | None] = mapped_column(Text)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
     next_start_at: Mapped[float] = mapped_column(Float, default=0.0)
-    retired_at: Mapped[float | None] = mapped_column(Float)
+    retired_at: Mapped[float | None] = mapped_column(Float, index=True)
     """When a deleted version's route was gone from the door and nothing of it ran: its files may go."""
 
 

@@ -21,8 +21,8 @@ from modelyard.store.account_tables import ApiKeyRow
 from modelyard.store.tables import VersionRow
 from modelyard.web.access import Principal
 from modelyard.web.app import create_app
+from modelyard.web.streams import MOST_OPEN, Seats, Stream
 from upload_service.build_log import BuildLogs
-from upload_service.streams import MOST_OPEN, Seats, Stream
 
 
 @contextmanager

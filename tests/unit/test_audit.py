@@ -87,7 +87,7 @@ def forge(session: Session, dice: random.Random) -> int:
     session.execute(delete(AuditRow).where(AuditRow.seq == seq))
     before = session.get(AuditRow, seq - 1)
     row = AuditRow(seq=seq, at=1.0, actor="mallory", credential="", action="nothing", object="", result="done", address="", request_id="")
-    row.chain = audit.link(before.chain if before else audit.NOTHING, seq, row)
+    row.chain = audit.link(before.chain if before else audit.NOTHING, row)
     session.add(row)
     return seq
 
