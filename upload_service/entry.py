@@ -2,6 +2,7 @@
 
 import ast
 import re
+import threading
 import warnings
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,10 @@ Names = ChainMap[str, str]
 """What a name of the file stands for: `F` -> `flask.Flask`."""
 
 
+_PARSING = threading.Lock()
+"""One at a time: the parser of Python 3.11 counts its depth for all threads together (python/cpython#106905), and so are warnings switched off for all."""
+
+
 def parse(source: bytes, file: str) -> ast.Module:
     """The file's syntax tree.
 
@@ -81,7 +86,7 @@ def parse(source: bytes, file: str) -> ast.Module:
         raise Invalid("source_syntax", f"{file}: more than 4096 bytes in a row are not ASCII.", "Put such text into a file of its own.")
     try:
         # Its warnings are about the user's file and would go to our own log.
-        with warnings.catch_warnings():
+        with _PARSING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(source, file)
     except SyntaxError as error:

@@ -155,7 +155,7 @@ def test_no_secret_is_found_where_it_does_not_belong(
     assert "request failed" in places["log"]
 
 
-def test_the_search_finds_a_secret_that_is_there(yard: Yard, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_search_finds_a_secret_that_is_there(yard: Yard, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     secrets = used_well(yard)
     yard.stage.upload("pear", owner="ada")
     with yard.stage.database.write() as session:
@@ -163,7 +163,7 @@ def test_the_search_finds_a_secret_that_is_there(yard: Yard, capsys: pytest.Capt
 
     assert any(PASSWORD in told for told in rows(yard.stage).values())
     assert any(core(secrets["a password"]).encode() in content for _, content in files(yard.stage.folder))
-    assert "/models/ada" in capsys.readouterr().out
+    assert "/models/ada" in capsys.readouterr().out + caplog.text
 
 
 def test_the_private_half_of_the_signing_key_is_in_its_file_alone(yard: Yard, capsys: pytest.CaptureFixture[str]) -> None:

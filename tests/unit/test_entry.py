@@ -1,6 +1,8 @@
 """The app object of a Python file is found by what its imports and assignments say."""
 
+import gc
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -105,3 +107,18 @@ def test_a_name_of_combining_characters_is_not_given_to_the_parser():
         chosen(source)
     assert (caught.value.code, time.process_time() - began < 1) == ("source_syntax", True)
     assert chosen("# " + ("\u6587" * 1300 + "\n# ") * 20 + "\n" + FLASK).target == "app"
+
+
+def test_files_that_are_read_at_once_do_not_meet_in_the_parser():
+    # A garbage collection in the midst of one parse lets other threads run: where two parsed, Python 3.11 lost count of its depth.
+    source = b"x=[1,[2,[3,(4,5)]]]\n" * 60
+    before, switch = gc.get_threshold(), lambda *_: time.sleep(0)
+    gc.callbacks.append(switch)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            trees = list(pool.map(lambda _: entry.parse(source, "app.py"), range(80)))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(switch)
+    assert {len(tree.body) for tree in trees} == {60}
