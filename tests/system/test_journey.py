@@ -36,7 +36,8 @@ def test_the_guide_by_curl(yard: Yard, tmp_path: Path) -> None:
 
     form = ["-F", "username=testuser", "-F", "model_name=test-model", "-F", "description=A test", "-F", "file=@test-model.zip"]
     taken = curl(*form, f"{yard.url}/upload")
-    assert (taken["status"], taken["version"], taken["docker_image"]) == ("received", 1, None)
+    assert (taken["version"], taken["docker_image"]) == (1, None)
+    assert taken["status"] in {"received", "building"}, "a builder may be quicker than the answer"
     ready = curl("-H", "Prefer: wait=60", *form, f"{yard.url}/upload")
     assert (ready["status"], ready["id"], ready["duplicate"]) == ("ready", taken["id"], True)
 
