@@ -64,6 +64,7 @@ def change(session: Session, account_id: str, now: float, *, role: Role, state: 
 
 def set_password(session: Session, account_id: str, hashed: str, now: float) -> None:
     """Keep the hash of the account's password in place of the one before."""
+    repository.hold_account(session, account_id)
     row = session.get(PasswordRow, account_id, with_for_update=True)
     if row is None:
         session.add(PasswordRow(account_id=account_id, hash=hashed, since=now))

@@ -174,6 +174,7 @@ class Accounts:
             self._prove(caller, old, known.hash, actor)
         hashed, now = self._passwords.hash(password, caller.username), self._clock()
         with self._database.write() as session:
+            repository.hold_account(session, known.account.id)
             still = _found(session, caller.username)
             if not still.is_active or (still.hash != known.hash and not by_link):
                 raise _bad_password()

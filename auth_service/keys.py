@@ -107,6 +107,7 @@ class Keys:
 
     def _add(self, session: Session, caller: Principal, wish: KeyWish, scopes: frozenset[str], actor: Actor, made: ApiKey) -> NewKey:
         now = self._clock()
+        repository.hold_account(session, caller.account_id)  # two keys that are made at once count each other
         if len(repository.good_keys_of(session, caller.account_id, now)) >= MOST_KEYS:
             raise Conflict("too_many_keys", f"An account has at most {MOST_KEYS} keys.", "Revoke one that nobody uses.")
         expires_at = _earlier(now + wish.life_s if wish.life_s is not None else None, repository.end_of_key(session, caller.credential))

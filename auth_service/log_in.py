@@ -110,6 +110,7 @@ class LogIn:
     def _rehash(self, account_id: str, kept: str, fresh: str) -> str:
         now = self._clock()
         with self._database.write() as session:
+            repository.hold_account(session, account_id)
             known = account_rows.by_id(session, account_id)
             if known is None or known.hash != kept:
                 return kept
@@ -117,7 +118,8 @@ class LogIn:
         return fresh
 
     def _insist_still(self, session: Session, proven: _Proven) -> Holder:
-        # Hashing takes a tenth of a second, in which the password may have been changed, or the account disabled.
+        # Hashing takes a tenth of a second, in which the password may have been changed, or the account disabled; nor may that happen now.
+        repository.hold_account(session, proven.holder.account_id)
         known = account_rows.by_id(session, proven.holder.account_id)
         if known is None or not known.is_active or known.hash != proven.hash:
             raise _bad_login()

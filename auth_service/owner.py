@@ -12,7 +12,7 @@ from modelyard.domain.errors import Invalid
 from modelyard.store import accounts, audit
 from modelyard.store.account_tables import ApiKeyRow
 from modelyard.store.audit import Actor
-from modelyard.store.database import Database
+from modelyard.store.database import Database, lock_key
 
 FILE = "owner.token"
 USERNAME = "owner"
@@ -43,6 +43,7 @@ def ensure_owner(database: Database, key: ApiKey, now: float) -> None:
     lets its account administer again: whoever writes into the data folder owns the server.
     """
     with database.write() as session:
+        lock_key(session, "owner")  # several processes may start at once
         account_id = accounts.ensure(session, USERNAME, now, Role.ADMIN)
         if session.get(ApiKeyRow, key.id) is not None:
             return

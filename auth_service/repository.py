@@ -30,6 +30,11 @@ class Ticket:
     subject: str
 
 
+def hold_account(session: Session, account_id: str) -> None:
+    """Hold the account until the end of the transaction: what is read of it from here on stays, and whatever ends what it was given waits."""
+    session.execute(select(AccountRow.id).where(AccountRow.id == account_id).with_for_update(key_share=True))
+
+
 def add_key(
     session: Session, key: ApiKey, account_id: str, name: str, scopes: Iterable[str], now: float, expires_at: float | None = None
 ) -> ApiKeyRow:
@@ -138,10 +143,12 @@ def look_at_ticket(session: Session, purpose: TicketPurpose, text: str, now: flo
 
 
 def take_ticket(session: Session, purpose: TicketPurpose, text: str, now: float) -> Ticket | None:
-    """What the link was for, where it was good; whoever deletes the row has taken it, and nobody else."""
+    """What the link was for, where it was good; whoever deletes the row has taken it, and nobody else. Its account is held."""
     ticket = look_at_ticket(session, purpose, text, now)
     if ticket is None:
         return None
+    if ticket.account_id is not None:
+        hold_account(session, ticket.account_id)
     taken = session.execute(delete(TicketRow).where(TicketRow.sha256 == _hash(text)))
     return ticket if isinstance(taken, CursorResult) and taken.rowcount == 1 else None
 

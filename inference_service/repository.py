@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from modelyard.domain.states import INSTANCE_STEPS, ExitReason, InstanceState, step
 from modelyard.store.catalog import ServingVersion, VersionFact
+from modelyard.store.database import lock_key
 from modelyard.store.tables import InstanceRow
 
 LIVE = (InstanceState.STARTING, InstanceState.RUNNING, InstanceState.FROZEN, InstanceState.STOPPING)
@@ -24,7 +25,11 @@ def move(row: InstanceRow, to: InstanceState, now: float, reason: ExitReason | N
 def take(session: Session, version: ServingVersion | VersionFact, now: float) -> InstanceRow:
     """The version's row, held until the end of the transaction; made, stopped, where it never ran."""
     name = instance_name(version.version_id)
-    row = session.scalars(select(InstanceRow).where(InstanceRow.name == name).with_for_update()).first()
+    held = select(InstanceRow).where(InstanceRow.name == name).with_for_update()
+    row = session.scalars(held).first()
+    if row is None:
+        lock_key(session, name)
+        row = session.scalars(held).first()
     if row is None:
         row = InstanceRow(
             name=name,
@@ -52,7 +57,8 @@ def live(session: Session) -> list[InstanceRow]:
 
 def retired(session: Session) -> list[InstanceRow]:
     """The rows of versions that are deleted and gone from here."""
-    return list(session.scalars(select(InstanceRow).where(InstanceRow.retired_at.is_not(None))))
+    # Said so, an index finds them on SQLite too; "is not null" is a look at every row there.
+    return list(session.scalars(select(InstanceRow).where(InstanceRow.retired_at > 0)))
 
 
 def find(session: Session, version_id: str) -> InstanceRow | None:

@@ -32,7 +32,7 @@ class BuildLogs:
     def append(self, build_id: str, fence: int, *texts: str) -> None:
         """Add lines; beyond the most that are kept, or from a builder whose lease another has taken over, nothing."""
         with self._database.write() as session:
-            build = session.get(BuildRow, build_id)
+            build = session.get(BuildRow, build_id, with_for_update=True)
             if build is None or build.fence != fence:
                 return
             last = session.scalar(select(func.max(BuildLogRow.n)).where(BuildLogRow.build_id == build_id)) or 0

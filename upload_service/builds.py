@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 import structlog
 
-from modelyard.domain.errors import ModelyardError
+from modelyard.domain.errors import ModelyardError, Unavailable
 from modelyard.domain.ids import Digest
+from modelyard.run import metrics
+from modelyard.run.tracing import Kind, caused
 from modelyard.store.blobs import Blobs
 from upload_service.build_log import BuildLogs
 from upload_service.builders import BuildCancelledError, Builder, BuildError, Source
@@ -43,19 +45,25 @@ class Builds:
         build = self._claims.claim()
         if build is None:
             return False
-        with self._held(build) as lost:
-            self._run(build, _Run(self._logs, build, lambda: lost.is_set() or self._stopping()))
+        began = time.monotonic()
+        with caused(build.cause, "build", Kind.CONSUMER, {"modelyard.build.id": build.id}) as span, self._held(build) as lost:
+            outcome = self._run(build, _Run(self._logs, build, lambda: lost.is_set() or self._stopping()))
+            span.tell({"modelyard.build.outcome": outcome})
+        metrics.build_ended(outcome, time.monotonic() - began)
         return True
 
-    def _run(self, build: ClaimedBuild, run: "_Run") -> None:
+    def _run(self, build: ClaimedBuild, run: "_Run") -> str:
+        """Run the steps, end the build, and return how, as it is counted."""
         try:
             self._steps(build, run)
         except BuildError as error:
             run(f"failed: {error} {error.mend}")
             self._claims.fail(build, error, run.seconds)
-        except BuildCancelledError:
+        except (BuildCancelledError, Unavailable):
+            # The database was away, say: that is no fault of the app, and the build is tried again.
             log.info("build given back", build=build.id)
             self._claims.give_back(build)
+            return "given_back"
         except ModelyardError as error:
             run(f"failed: {error.message} {error.mend}")
             self._claims.fail(build, BuildError(error.code, error.message, error.mend), run.seconds)
@@ -66,12 +74,16 @@ class Builds:
                     BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again."),
                     run.seconds,
                 )
-                return
+                return "failed"
             # Nobody may wait for a build that nobody runs: a fault of ours ends it as well, and is told as ours.
             log.exception("build broke", build=build.id)
             fault = BuildError("internal", "The builder broke.", "Upload again; if it happens again, see the server's log.")
             run(f"failed: {fault}")
             self._claims.fail(build, fault, run.seconds)
+            return "broke"
+        else:
+            return "succeeded"
+        return "failed"
 
     def _steps(self, build: ClaimedBuild, run: "_Run") -> None:
         source = Source(build.version_id, self._blobs.path(Digest(build.sha256)), build.label)

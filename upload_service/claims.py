@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from modelyard.domain.causes import Cause, cause_of
 from modelyard.domain.events import ModelBuildFailed, ModelUploaded
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import BUILD_STEPS, BuildState, VersionState, step
 from modelyard.store import doorbell, outbox
-from modelyard.store.database import Database, ring_after_commit
+from modelyard.store.database import Database, lock_key, ring_after_commit
 from modelyard.store.tables import BuildRow, ModelRow, VersionRow
 from upload_service import repository
 from upload_service.builders import Boot, BuildCancelledError, BuildError, Built
@@ -29,6 +31,7 @@ class ClaimedBuild:
     label: str
     plan: Plan
     claimed_at: float
+    cause: Cause | None = None
 
 
 class Claims:
@@ -78,6 +81,7 @@ class Claims:
                 f"{model.owner}/{model.name}",
                 Plan.model_validate(version.plan),
                 build.created_at,
+                cause_of(cast("dict[str, str]", build.cause or {})),
             )
 
     def renew(self, build: ClaimedBuild) -> bool:
@@ -105,6 +109,8 @@ class Claims:
         """Write the reference to what will be built, so that nobody removes it meanwhile."""
         with self._database.write() as session:
             row = self._need(session, build)
+            # Whoever removes what was built counts its references under the same lock.
+            lock_key(session, reference)
             session.get_one(VersionRow, row.version_id).reference = reference
 
     def succeed(self, build: ClaimedBuild, built: Built, boot: Boot, steps: dict[str, float]) -> None:
@@ -198,7 +204,8 @@ class Claims:
         return row
 
     def _mine(self, session: Session, build: ClaimedBuild) -> BuildRow | None:
-        row = session.get(BuildRow, build.id)
+        # Held until the end of the transaction: nobody takes the build over between this look and the write.
+        row = session.get(BuildRow, build.id, with_for_update=True)
         return row if row is not None and row.fence == build.fence and row.state == BuildState.RUNNING else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain.errors import Conflict, NotFound
@@ -13,12 +13,13 @@ from modelyard.domain.states import BuildState, VersionState
 from modelyard.store import audit, catalog, doorbell, outbox
 from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs
-from modelyard.store.database import Database, ring_after_commit
+from modelyard.store.database import Database, lock_key, ring_after_commit
 from modelyard.store.tables import BuildLogRow, BuildRow, ModelRow, VersionRow
 from modelyard.web.access import Principal
 from upload_service import repository
 from upload_service.builders import Builder
 
+TURN = "delete"
 PURGE_AFTER_S = 60.0
 """A purged version's row stays this long, so that whoever waits for its deletion sees its end."""
 
@@ -79,11 +80,12 @@ class Deletions:
             NotFound: There is none for this caller.
         """
         with self._database.write() as session:
+            # Held before its versions are read: an upload that is under way is either among them, or comes after.
+            model = repository.lock_known_model(session, owner, name, caller.sees)
             left = [each.version for each in repository.by_name(session, owner, name, caller.sees)]
             kept = repository.deleted_before(session, owner, name, caller.sees) if purge else []
-            if not left and not kept:
+            if model is None or (not left and not kept):
                 raise NotFound
-            model = repository.lock_model(session, owner, name, self._clock())
             self._purge_kept(session, kept)
             self._mark(session, actor, model, left, purge=purge, last=True)
         ids = tuple(each.id for each in (*left, *kept))
@@ -100,12 +102,16 @@ class Deletions:
             return Deletion(deletion_id, model.owner, model.name, version_ids, done, freed, kept)
 
     def step(self) -> bool:
-        """Remove what is marked and no longer runs; True where something was."""
+        """Remove what is marked and no longer runs, unless another process does; True where something was."""
+        if not self._database.holds(TURN):
+            return False
         with self._database.read() as session:
             waiting = [version_id for version_id in catalog.deleting(session) if self._is_idle(session, version_id)]
+            is_any_over = session.scalars(self._over().limit(1)).first() is not None
         for version_id in waiting:
             self._remove(version_id)
-        self._forget_purged()
+        if is_any_over:
+            self._forget_purged()
         return bool(waiting)
 
     def _mark(
@@ -138,7 +144,8 @@ class Deletions:
         for version in kept:  # all before the first is freed: two of them may share a zip
             version.purge, version.since = True, now
         session.flush()
-        for version in kept:
+        for version in sorted(kept, key=lambda each: each.sha256):  # two models may share several zips, and be purged at once
+            lock_key(session, version.sha256)
             alone = not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True)
             version.freed_bytes = self._blobs.delete(Digest(version.sha256)) if alone else 0
 
@@ -153,9 +160,12 @@ class Deletions:
             if found is None or found[1].state != VersionState.DELETING:
                 return
             model, version = found
-            # Counted and removed under the write lock: whoever takes a reference does so under it, before looking for the files.
+            # Counted and removed under their locks: whoever takes a reference does so under it, before looking for the files.
+            if version.reference:
+                lock_key(session, version.reference)
             if version.reference and not self._others(session, version, VersionRow.reference == version.reference):
                 freed += self._builder.remove(version.reference)
+            lock_key(session, version.sha256)
             if version.purge and not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
                 freed += self._blobs.delete(Digest(version.sha256))
             version.freed_bytes, version.reference = freed + (version.freed_bytes or 0), None
@@ -174,15 +184,16 @@ class Deletions:
         )
         return session.scalar(alike) or 0
 
+    def _over(self) -> Select[VersionRow]:
+        """Purged versions of which nobody waits to see the end any more."""
+        since = self._clock() - PURGE_AFTER_S
+        return select(VersionRow).where(VersionRow.state == VersionState.DELETED, VersionRow.purge, VersionRow.since < since)
+
     def _forget_purged(self) -> None:
-        old = select(VersionRow).where(
-            VersionRow.state == VersionState.DELETED, VersionRow.purge, VersionRow.since < self._clock() - PURGE_AFTER_S
-        )
-        with self._database.read() as session:
-            if session.scalars(old.limit(1)).first() is None:
-                return
         with self._database.write() as session:
-            for version in session.scalars(old):
+            for version in session.scalars(self._over()):
+                repository.lock_version(session, version.id, None)
+                lock_key(session, version.sha256)
                 if not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
                     self._blobs.delete(Digest(version.sha256))
                 for build in session.scalars(select(BuildRow).where(BuildRow.version_id == version.id)):

@@ -16,7 +16,7 @@ from modelyard.run.settings import QuotaSettings
 from modelyard.store import accounts, audit, doorbell, idempotency
 from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs, Staged
-from modelyard.store.database import Database, ring_after_commit
+from modelyard.store.database import Database, lock_key, ring_after_commit
 from modelyard.store.idempotency import LEASE_S, Claim, Idempotency
 from modelyard.store.row import Json
 from modelyard.store.tables import ModelRow, VersionRow
@@ -165,6 +165,7 @@ class Receive:
         if caller.role is not Role.ADMIN:
             quotas.check(session, self._quota, upload.owner, upload.name, staged.digest, staged.size_bytes)
         # Renamed inside the transaction, over what may be there: nobody can delete these bytes before the row that names them is seen.
+        lock_key(session, staged.digest)
         self._blobs.keep(staged)
         if known is None:
             known = self._add_version(session, model, upload, staged, plan, now)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
+from modelyard.domain import causes
 from modelyard.domain.ids import label, new_id
 from modelyard.domain.states import VERSION_STEPS, BuildState, VersionState, step
+from modelyard.store.database import lock_key
 from modelyard.store.ownership import owned_by
 from modelyard.store.tables import BuildRow, ModelRow, ShareRow, VersionRow
 
@@ -34,13 +36,20 @@ def move(
 
 def lock_model(session: Session, owner: str, name: str, now: float) -> ModelRow:
     """The model's row, held until the end of the transaction; made where the name is new."""
-    model = session.scalars(select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name).with_for_update()).first()
+    lock_key(session, f"model {owner}/{name}")
+    model = lock_known_model(session, owner, name, None)
     if model is None:
         model_id = new_id()
         model = ModelRow(id=model_id, owner=owner, name=name, label=label(name, model_id), created_at=now, deleted_at=None, newest=0)
         session.add(model)
         session.flush()
     return model
+
+
+def lock_known_model(session: Session, owner: str, name: str, sees: str | None) -> ModelRow | None:
+    """As `lock_model`, for a name that is there; None where it is not, or is another's."""
+    known = select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name, owned_by(ModelRow.owner, sees))
+    return session.scalars(known.with_for_update()).first()
 
 
 def find_model(session: Session, owner: str, name: str, sees: str | None, *, lock: bool = False) -> ModelRow | None:
@@ -69,7 +78,9 @@ def same_bytes(session: Session, model_id: str, sha256: str, plan: dict[str, obj
 
 def add_build(session: Session, version: VersionRow, now: float) -> BuildRow:
     """A new build of the version, waiting to be claimed."""
-    build = BuildRow(id=new_id(), version_id=version.id, state=BuildState.QUEUED, since=now, created_at=now, steps={})
+    cause = causes.current()
+    told = dict(cause.headers) if cause else None
+    build = BuildRow(id=new_id(), version_id=version.id, state=BuildState.QUEUED, since=now, created_at=now, steps={}, cause=told)
     session.add(build)
     return build
 

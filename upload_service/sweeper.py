@@ -9,9 +9,11 @@ from sqlalchemy.orm import Session
 from modelyard.domain.ids import Digest
 from modelyard.domain.states import VersionState
 from modelyard.store.blobs import FolderBlobs
-from modelyard.store.database import Database
+from modelyard.store.database import Database, lock_key
 from modelyard.store.tables import VersionRow
 from upload_service.builders import Builder
+
+TURN = "sweep"
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +32,12 @@ class Sweeper:
         self._grace_s = grace_s
 
     def step(self) -> bool:
-        """Sweep once."""
+        """Sweep once, unless another process does."""
+        if not self._database.holds(TURN):
+            return False
         removed = self._blobs.sweep_staging(self._grace_s, time.time()) + self._builder.sweep()
-        # Each listing comes before its rows are read under the write lock: what is new in between is not in the listing.
+        # Each listing comes before its rows are read: what is new in between is not in the listing. What no row names is asked for
+        # once more under its lock, which whoever writes a row that names it holds from before the file is there.
         digests, references, code = list(self._blobs.digests()), self._builder.references(), self._builder.code()
         with self._database.write() as session:
             removed += self._sweep_blobs(session, digests)
@@ -43,12 +48,26 @@ class Sweeper:
         return False
 
     def _sweep_blobs(self, session: Session, digests: list[Digest]) -> int:
-        named = set(session.scalars(select(VersionRow.sha256).where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge)))
-        return sum(1 for digest in digests if digest not in named and self._blobs.delete(digest))
+        naming = select(VersionRow.sha256).where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge)
+        named = set(session.scalars(naming))
+        removed = 0
+        for digest in digests:
+            if digest not in named:
+                lock_key(session, digest)
+                if session.scalars(naming.where(VersionRow.sha256 == digest).limit(1)).first() is None:
+                    removed += self._blobs.delete(digest) > 0
+        return removed
 
     def _sweep_references(self, session: Session, references: list[str]) -> int:
-        named = set(session.scalars(select(VersionRow.reference).where(VersionRow.state != VersionState.DELETED)))
-        return sum(1 for reference in references if reference not in named and self._builder.remove(reference))
+        naming = select(VersionRow.reference).where(VersionRow.state != VersionState.DELETED)
+        named = set(session.scalars(naming))
+        removed = 0
+        for reference in references:
+            if reference not in named:
+                lock_key(session, reference)
+                if session.scalars(naming.where(VersionRow.reference == reference).limit(1)).first() is None:
+                    removed += self._builder.remove(reference) > 0
+        return removed
 
     def _sweep_code(self, session: Session, code: list[str]) -> int:
         wanted = (VersionState.RECEIVED, VersionState.BUILDING, VersionState.READY, VersionState.DELETING)

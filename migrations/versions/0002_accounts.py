@@ -19,6 +19,9 @@ depends_on: Sequence[str] | None = None
 
 
 def upgrade() -> None:
+    with op.batch_alter_table('builds', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('cause', sa.JSON(), nullable=True))
+
     op.create_table('accounts',
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('username', sa.String(length=40), nullable=False),
@@ -174,6 +177,9 @@ def _make_accounts_of_owners() -> None:
 
 
 def downgrade() -> None:
+    with op.batch_alter_table('builds', schema=None) as batch_op:
+        batch_op.drop_column('cause')
+
     with op.batch_alter_table('instances', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_instances_state'))
         batch_op.drop_index(batch_op.f('ix_instances_retired_at'))

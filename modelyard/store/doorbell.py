@@ -1,6 +1,6 @@
 """A doorbell: wakes threads and coroutines that wait for a change of something, and holds no state of its own.
 
-A ring may be missed across a process border, so whoever waits also looks at the rows again after its time-out.
+A ring may be missed across a process border (`listening.py`), so whoever waits also looks at the rows again after its time-out.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ class Doorbell:
         self._changed = threading.Condition()
         self._rings: dict[str, int] = {}
         self._count = 0
+        self._all = 0
         self._listeners: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
 
     def ring(self, channel: str) -> None:
@@ -36,18 +37,29 @@ class Doorbell:
         for wake in listeners:
             wake()
 
+    def ring_all(self) -> None:
+        """Wake everyone: rings may have been missed, nobody knows of which channels."""
+        with self._changed:
+            self._count += 1
+            self._all = self._count
+            self._rings.clear()
+            listeners = [wake for wakes in self._listeners.values() for wake in wakes]
+            self._changed.notify_all()
+        for wake in listeners:
+            wake()
+
     def count(self, channel: str) -> int:
         """The number of the last ring; take it before looking at the rows, then wait for another one."""
         with self._changed:
-            return self._rings.get(channel, 0)
+            return self._last(channel)
 
     def wait(self, channel: str, seen: int, timeout_s: float) -> int:
         """Hold the thread until the channel rang after `seen`, or the time is over; returns the last ring."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while self._rings.get(channel, 0) == seen and (left := deadline - time.monotonic()) > 0:
+            while self._last(channel) == seen and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return self._rings.get(channel, 0)
+            return self._last(channel)
 
     async def heard(self, channel: str, seen: int, timeout_s: float) -> int:
         """As `wait`, holding no thread."""
@@ -59,8 +71,8 @@ class Doorbell:
                 loop.call_soon_threadsafe(rang.set)
 
         with self._changed:
-            if self._rings.get(channel, 0) != seen:
-                return self._rings.get(channel, 0)
+            if self._last(channel) != seen:
+                return self._last(channel)
             self._listeners[channel].add(wake)
         try:
             with suppress(TimeoutError):
@@ -71,6 +83,9 @@ class Doorbell:
                 if not self._listeners[channel]:
                     del self._listeners[channel]
         return self.count(channel)
+
+    def _last(self, channel: str) -> int:
+        return self._rings.get(channel, self._all)
 
 
 BUILDS = "builds"

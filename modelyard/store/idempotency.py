@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from modelyard.domain.errors import Conflict, Invalid
-from modelyard.store.database import Database
+from modelyard.store.database import Database, lock_key
 from modelyard.store.row import Json
 from modelyard.store.tables import IdempotencyRow
 
@@ -54,7 +54,9 @@ class Idempotency:
         now = self._database.now()
         with self._database.write() as session:
             session.execute(delete(IdempotencyRow).where(IdempotencyRow.at < now - KEEP_S))
-            row = session.get(IdempotencyRow, (caller, route, key))
+            # Of two that are new at once the second finds the first one's row; a holder that answers meanwhile is waited for.
+            lock_key(session, f"idempotency {caller} {route} {key}")
+            row = session.get(IdempotencyRow, (caller, route, key), with_for_update=True)
             if row is None:
                 row = IdempotencyRow(
                     caller=caller, route=route, key=key, fence=secrets.randbits(30), lease_until=now + self._lease_s, at=now
@@ -114,5 +116,5 @@ def keep(session: Session, claim: Claim, fingerprint: str, answer: Json) -> None
 
 
 def _mine(session: Session, claim: Claim) -> IdempotencyRow | None:
-    row = session.get(IdempotencyRow, (claim.caller, claim.route, claim.key))
+    row = session.get(IdempotencyRow, (claim.caller, claim.route, claim.key), with_for_update=True)
     return row if row is not None and row.fence == claim.fence and row.answer is None else None

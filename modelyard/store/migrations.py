@@ -20,6 +20,11 @@ def downgrade(url: str, revision: str) -> None:
     command.downgrade(_config(url), revision)
 
 
+def known() -> ScriptDirectory:
+    """The migrations that come with this code."""
+    return ScriptDirectory(str(bundled("migrations")))
+
+
 def _config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(bundled("migrations")))

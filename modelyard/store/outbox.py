@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import or_, select, true
 from sqlalchemy.orm import Session
 
+from modelyard.domain import causes
 from modelyard.domain.events import Event
 from modelyard.domain.ids import new_id
 from modelyard.store import doorbell
@@ -90,6 +91,7 @@ def encode(event: Event) -> bytes:
 
 
 def _cloud_event(event: Event, event_id: str, now: float) -> dict[str, object]:
+    cause = causes.current()
     return {
         "ce_specversion": "1.0",
         "ce_id": event_id,
@@ -99,4 +101,5 @@ def _cloud_event(event: Event, event_id: str, now: float) -> dict[str, object]:
         _OWNER: event.owner,
         "ce_time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "content-type": "application/json",
+        **(cause.headers if cause else {}),
     }

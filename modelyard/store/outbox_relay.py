@@ -8,17 +8,21 @@ from sqlalchemy import delete, func, select, update
 
 from modelyard.bus.bus import Bus, Record, UnpublishedError
 from modelyard.store import doorbell
-from modelyard.store.database import Database, lock_key, ring_after_commit
+from modelyard.store.database import Database, lock_key, need_not_last, ring_after_commit
 from modelyard.store.tables import InboxRow, OutboxRow
 
 BATCH = 200
 KEEP_OUTBOX_S = 7 * 86400
 KEEP_INBOX_S = 8 * 86400
+TURN = "relay"
 _MARKS = "outbox:marks"
 
 
 class OutboxRelay:
-    """Publishes unpublished rows by `seq`; never by "greater than the last seen", which loses what commits late."""
+    """Publishes unpublished rows by `seq`; never by "greater than the last seen", which loses what commits late.
+
+    Every process that writes events carries one, and one of them publishes: two at once would break the order within a key.
+    """
 
     def __init__(self, database: Database, bus: Bus, clock: Callable[[], float]) -> None:
         self._database = database
@@ -26,7 +30,13 @@ class OutboxRelay:
         self._clock = clock
 
     def step(self) -> bool:
-        """Publish one batch; True where more may wait. A batch that fails stays unpublished and raises."""
+        """Publish one batch; True where more may wait. A batch that fails stays unpublished and raises.
+
+        While another process has the turn nothing is done. A process that loses it while a batch is in flight lets that
+        batch end: its records may then be doubled on the wire, as after every crash.
+        """
+        if not self._database.holds(TURN):
+            return False
         rows = self._unpublished()
         if not rows:
             return False
@@ -57,12 +67,30 @@ class OutboxRelay:
         if not seqs:
             return
         with self._database.write() as session:
+            # The next batch waits for this; a mark that a crash undoes costs a double on the wire, as a crash before it does.
+            need_not_last(session)
             # One after the other, each later than all before it: a reader that goes on behind the last time it saw misses none.
             lock_key(session, _MARKS)
             last = session.scalar(select(func.max(OutboxRow.published_at))) or 0.0
             now = max(self._clock(), math.nextafter(last, math.inf))
             session.execute(update(OutboxRow).where(OutboxRow.seq.in_(seqs)).values(published_at=now))
             ring_after_commit(session, doorbell.PUBLISHED)
+
+
+def rewind(database: Database, since: float, until: float) -> int:
+    """Let every event that happened in between be published again, in its order, and return how many these are.
+
+    For a topic that was lost: whoever has had an event knows it by its id.
+
+    Args:
+        since: Seconds since 1970, inclusive.
+        until: Seconds since 1970, exclusive.
+    """
+    with database.write() as session:
+        within = OutboxRow.created_at >= since, OutboxRow.created_at < until, OutboxRow.published_at.is_not(None)
+        seqs = session.scalars(update(OutboxRow).where(*within).values(published_at=None).returning(OutboxRow.seq)).all()
+        ring_after_commit(session, doorbell.OUTBOX)
+    return len(seqs)
 
 
 def _record(row: OutboxRow) -> Record:

@@ -95,6 +95,8 @@ class BuildRow(Row):
     steps: Mapped[Json] = mapped_column(JSON, default=dict)
     """Seconds that each finished step took, by its name."""
     created_at: Mapped[float] = mapped_column(Float)
+    cause: Mapped[Json | None] = mapped_column(JSON)
+    """The request that asked for it, as an event's headers say it; None where nobody did."""
 
 
 class BuildLogRow(Row):

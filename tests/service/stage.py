@@ -1,4 +1,4 @@
-"""The upload and auth services on a stage: the real application over SQLite, its loops stepped by the test."""
+"""The upload and auth services on a stage: the real application over a real database, its loops stepped by the test."""
 
 import io
 import json
@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,29 +103,32 @@ class Stage:
     """One data folder with everything over it; nothing moves unless the test says so.
 
     Args:
-        blank: A database file at the newest revision, copied.
+        blank: A database file at the newest revision, copied; None where the setting `database_url` names one.
+        users: The URL with which each service reaches that database under its own role, by the service's name.
         settings: Further settings by dotted name.
     """
 
-    def __init__(self, folder: Path, blank: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, blank: Path | None, users: Mapping[str, str] | None = None, **settings: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "modelyard.db").exists():
+        if blank is not None and not (folder / "modelyard.db").exists():
             shutil.copy(blank, folder / "modelyard.db")
         self.folder = folder
         told = load_settings(folder, **{"upload.reserve_bytes": 0, **settings})
         bell = Doorbell()
         blobs = FolderBlobs(folder, limit_bytes=told.upload.max_bytes, reserve_bytes=told.upload.reserve_bytes)
         self.ahead_s = 0.0
-        self.kernel = Kernel(told, Database(sqlite_url(folder / "modelyard.db"), bell), blobs, bell, lambda: time.time() + self.ahead_s)
+        url = told.database_url or sqlite_url(folder / "modelyard.db")
+        self.kernel = Kernel(told, Database(url, bell), blobs, bell, lambda: time.time() + self.ahead_s)
         self.database = self.kernel.database
+        self._kernels = {name: replace(self.kernel, database=Database(own, bell)) for name, own in (users or {}).items()}
         self.builder = FakeBuilder()
         self.bus = LocalBus(self.database, self.kernel.clock)
         self.claims = Claims(self.database, told.build.lease_s, self.kernel.clock)
         self.passwords = CountedPasswords(told.auth.hashes_at_once, CHEAP)
-        self.auth = auth(self.kernel, self.passwords)
+        self.auth = auth(self._kernel("auth"), self.passwords)
         self.member = self.key("mia")
         self.services = self._services()
-        self.credentials = Credentials(self.database, self.kernel.clock)
+        self.credentials = Credentials(self._kernel("gateway").database, self.kernel.clock)
         self.credentials.refresh()
         self.app: Asgi = create_app(self.services, self.credentials, told.hosts)
         self._ends = ExitStack()
@@ -132,15 +136,18 @@ class Stage:
         self.http = self.client(self.auth.key.text)
 
     def _services(self) -> list[Service]:
-        relay = OutboxRelay(self.database, self.bus, self.kernel.clock)
+        relay = OutboxRelay(self._kernel("builder").database, self.bus, self.kernel.clock)
         return [
-            upload(self.kernel, self.builder, lambda _digest: None),  # type: ignore[arg-type]
-            builder_role(self.kernel, self.builder, alone=True),  # type: ignore[arg-type]
-            inference(self.kernel, self.bus),
+            upload(self._kernel("upload"), self.builder, lambda _digest: None),  # type: ignore[arg-type]
+            builder_role(self._kernel("builder"), self.builder, alone=True),  # type: ignore[arg-type]
+            inference(self._kernel("inference"), self.bus),
             self.auth.service,
             Service("gateway", "gateway", mounts={"/m/": Guarded(echo, Action.PREDICT)}),
             Service("relay", loops=[Loop("relay", relay.step, doorbell.OUTBOX, 1.0)]),
         ]
+
+    def _kernel(self, service: str) -> Kernel:
+        return self._kernels.get(service, self.kernel)
 
     def key(self, username: str, scopes: Iterable[str] = ALL_SCOPES, role: Role = Role.MEMBER) -> ApiKey:
         """A key of this user, whose account is made where there is none."""
@@ -193,7 +200,7 @@ class Stage:
         with self.database.read() as session:
             fact = catalog.version_fact(session, version_id)
         assert fact is not None
-        Instances(self.database, self.kernel.clock).retire(fact)
+        Instances(self._kernel("runner").database, self.kernel.clock).retire(fact)
 
     def delete(self, path: str) -> httpx2.Response:
         """Delete, while the runner and the deleting loop do their part."""
@@ -254,9 +261,10 @@ class Stage:
             thread.join()
 
     def close(self) -> None:
-        """End the event loop, give the database back, and leave nothing in memory."""
+        """End the event loop, give the databases back, and leave nothing in memory."""
         self._ends.close()
-        self.database.close()
+        for kernel in (self.kernel, *self._kernels.values()):
+            kernel.database.close()
         # The web framework remembers the functions of routes, and with them all that they were made over.
         for each in vars(remembering).values():
             if hasattr(each, "cache_clear"):
