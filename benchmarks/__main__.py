@@ -8,13 +8,22 @@ import time
 from pathlib import Path
 
 from benchmarks.cold_call import cold_call, herd
+from benchmarks.events import events
 from benchmarks.first_prediction import first_prediction
+from benchmarks.idle import idle
 from benchmarks.report import picture, table, write
 from benchmarks.result import Benchmark
 from benchmarks.warm_call import warm_call
 
 RESULTS = Path(__file__).parent / "results"
-BENCHMARKS: dict[str, Benchmark] = {"first-prediction": first_prediction, "cold-call": cold_call, "warm-call": warm_call, "herd": herd}
+BENCHMARKS: dict[str, Benchmark] = {
+    "first-prediction": first_prediction,
+    "cold-call": cold_call,
+    "warm-call": warm_call,
+    "herd": herd,
+    "events": events,
+    "idle": idle,
+}
 
 
 def main(names: list[str]) -> int:

@@ -87,7 +87,7 @@ class Server:
     def __init__(self, folder: Path, cache: Path, settings: str = "") -> None:
         self.data = folder / "data"
         self._log = folder / "server.log"
-        self.data.mkdir(parents=True)
+        self.data.mkdir(mode=0o700, parents=True)
         cache.mkdir(exist_ok=True)
         (self.data / "uv-cache").symlink_to(cache, target_is_directory=True)
         (self.data / "settings.toml").write_text(f"{settings}\n{UNLIMITED}")

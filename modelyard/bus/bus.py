@@ -6,7 +6,11 @@ from typing import Protocol
 
 ATTEMPTS = 3
 """Failures of a handler after which a record becomes a dead letter."""
+PAUSES_S = (0.05, 0.2)
+"""The pause after the first and the second failure of a record; its partition stands still meanwhile."""
 PARTITIONS = 6
+LARGEST_BYTES = 1024 * 1024
+"""The largest record that travels between processes, with its key and its headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,23 @@ class Bus(Protocol):
         """
 
     def deliver(self, subscription: Subscription, handler: Handler) -> bool:
-        """Hand at most one batch of waiting records to the handler; True where there was any.
+        """Hand at most one batch of waiting records to the handler; True where it should be called again at once.
+
+        It should where there were any, or where the bus has itself waited for some to come.
 
         An offset is stored after its handler's transaction, in one of its own. A record whose handler failed
         holds its partition until it was tried `ATTEMPTS` times, with a growing pause, and is then a dead letter.
         """
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    """Where a group's dead letters of a topic go, on a bus that keeps them on topics."""
+    return f"{topic}.{group}{_DEAD}"
+
+
+def is_dead_letter_topic(topic: str) -> bool:
+    """Whether only dead letters go there."""
+    return topic.endswith(_DEAD)
+
+
+_DEAD = ".dlt"
