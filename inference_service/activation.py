@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +19,8 @@ from inference_service.lifecycle import Lifecycle
 from inference_service.routing import cold_route, route
 from modelyard.domain.errors import NotReady
 from modelyard.domain.states import InstanceState
+from modelyard.run import metrics
+from modelyard.run.tracing import span
 from modelyard.runtime.routes import Activated, Route, RouteState
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import catalog
@@ -68,7 +72,9 @@ class Starter:
         """The running route; the first caller begins the start, the others join it."""
         begun = self._starts.get(model_id)
         if begun is None:
-            begun = asyncio.get_running_loop().run_in_executor(self._starters, self._start, model_id, time.monotonic())
+            # With the first caller's context: what the start logs and tells goes back to that call.
+            begin = partial(copy_context().run, self._start, model_id, time.monotonic())
+            begun = asyncio.get_running_loop().run_in_executor(self._starters, begin)
             self._starts[model_id] = begun
             begun.add_done_callback(lambda ended: self._forget(model_id, ended))
         # Shielded: a caller that goes away, or has waited long enough, does not end the start of the others.
@@ -102,6 +108,18 @@ class Starter:
             log.info("start failed", model=model_id, error=str(error))
 
     def _start(self, model_id: str, asked_at: float) -> Activated:
+        with span("start", attributes={"modelyard.model.id": model_id}):
+            try:
+                started = self._run_start(model_id, asked_at)
+            except Exception:
+                if model_id in self._phases:  # else it was not tried: its back-off is not over, say
+                    metrics.start_ended("failed", {})
+                raise
+        if started.timings:
+            metrics.start_ended("thawed" if "thaw" in started.timings else "started", started.timings)
+        return started
+
+    def _run_start(self, model_id: str, asked_at: float) -> Activated:
         with self._lifecycle.held(model_id, wait=True), _Slot(self._slots) as slot:
             waited = time.monotonic() - asked_at
 

@@ -8,8 +8,9 @@ from inference_service import repository
 from modelyard.bus.bus import Delivered, Subscription
 from modelyard.domain.events import MODEL_EVENTS, ModelDeleted, ModelReleased, ModelUploaded
 from modelyard.domain.ids import ModelId
+from modelyard.run.hearing import heard
 from modelyard.store import catalog, doorbell, inbox, outbox
-from modelyard.store.database import Database, ring_after_commit
+from modelyard.store.database import Database, lock_key, ring_after_commit
 
 SUBSCRIPTION = Subscription("inference", (MODEL_EVENTS,))
 _HEARD = frozenset({ModelUploaded.wire_name, ModelDeleted.wire_name})
@@ -28,11 +29,16 @@ class ModelConsumer:
 
     def take(self, record: Delivered) -> None:
         """Commit the event's effect, once."""
-        if record.headers["ce_type"] not in _HEARD:
-            return
+        with heard(SUBSCRIPTION.group, record):
+            if record.headers["ce_type"] in _HEARD:
+                self._take(record)
+
+    def _take(self, record: Delivered) -> None:
         subject = ModelId(record.key)
         now = self._clock()
         with self._database.write() as session:
+            # While partitions change hands two processes may hear of one model at once: each reads what serves after the other.
+            lock_key(session, f"wanted {subject}")
             if inbox.first_time(session, SUBSCRIPTION.group, record.event_id, now):
                 self._want(session, subject, now)
                 ring_after_commit(session, doorbell.INSTANCES)

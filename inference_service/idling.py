@@ -24,11 +24,17 @@ class Idling:
 
     def step(self) -> bool:
         """Look once."""
-        for version in self._resting():
-            self._workers.begin(version.model_id, partial(self._rest, version))
+        live = self._live()
+        seen = self._routes.overview([version.model_id for version in live])
+        for version in live:
+            # One question for all of them; whoever is at rest is asked about again, once its model is held.
+            if not seen[version.model_id].in_flight and seen[version.model_id].idle_s >= min(
+                version.plan.idle.freeze_s, version.plan.idle.stop_s
+            ):
+                self._workers.begin(version.model_id, partial(self._rest, version))
         return False
 
-    def _resting(self) -> list[ServingVersion]:
+    def _live(self) -> list[ServingVersion]:
         with self._database.read() as session:
             rows = [row for row in repository.live(session) if row.state in {InstanceState.RUNNING, InstanceState.FROZEN}]
             versions = [catalog.ready_version(session, row.version_id) for row in rows]

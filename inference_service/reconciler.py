@@ -5,7 +5,7 @@ raises, and nothing is touched.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -70,14 +70,16 @@ class Reconciler:
                 for each in catalog.deleting(session)
                 if not catalog.is_retired(session, each) and (fact := catalog.version_fact(session, each))
             ]
+            is_any_over = any(self._is_over(catalog.version_fact(session, row.version_id)) for row in repository.retired(session))
         for row in rows:
             fact = facts[row.name]
-            if fact is not None and fact.state is VersionState.READY:
+            if fact is not None and fact.state is VersionState.READY and _differs(row, actual.get(row.name)):
                 self._reconcile(row, fact, actual.get(row.name))
         for fact in deleted:
             self._workers.begin(fact.model_id, partial(self._retire, fact))
-        self._remove_strangers(actual)
-        self._forget_retired()
+        self._remove_strangers([each for each in actual.values() if facts.get(each.name) is None])
+        if is_any_over:
+            self._forget_retired()
         return False
 
     def _reconcile(self, row: InstanceRow, fact: VersionFact, actual: Actual | None) -> None:
@@ -134,16 +136,15 @@ class Reconciler:
             self._draining.pop(fact.version_id, None)
         return drained
 
-    def _remove_strangers(self, actual: dict[str, Actual]) -> None:
+    def _remove_strangers(self, unknown: Sequence[Actual]) -> None:
+        if not unknown:
+            return
         with self._database.read() as session:
-            strangers = [each for each in actual.values() if catalog.version_fact(session, each.version_id) is None]
+            strangers = [each for each in unknown if catalog.version_fact(session, each.version_id) is None]
         for each in strangers:
             self._runtime.remove(each.name)
 
     def _forget_retired(self) -> None:
-        with self._database.read() as session:
-            if not any(self._is_over(catalog.version_fact(session, row.version_id)) for row in repository.retired(session)):
-                return
         with self._database.write() as session:
             for row in repository.retired(session):
                 if self._is_over(catalog.version_fact(session, row.version_id)):
@@ -152,6 +153,11 @@ class Reconciler:
     @staticmethod
     def _is_over(fact: VersionFact | None) -> bool:
         return fact is None or fact.state is VersionState.DELETED
+
+
+def _differs(row: InstanceRow, actual: Actual | None) -> bool:
+    """Whether there may be something to do for what runs; nearly always there is not, and nothing more is asked."""
+    return actual is None or actual.state is ActualState.EXITED or not row.wanted
 
 
 def _model(fact: VersionFact) -> ModelFact:

@@ -1,12 +1,20 @@
-"""The calls of the inference service: what models print."""
+"""The calls of the inference service: what models print, and what a door in another process asks the runner."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import PlainTextResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.applications import Starlette
+from starlette.routing import Route as Address
 
 from inference_service.model_output import ModelOutput
-from modelyard.web.access import Action, Caller, requires
+from modelyard.domain.carried import carried
+from modelyard.domain.errors import ModelyardError
+from modelyard.runtime.route_wire import ACTIVATED, FOUND, Found
+from modelyard.runtime.routes import Activation
+from modelyard.web.access import Action, Asgi, Caller, requires
+from modelyard.web.leaving import UntilCallerLeaves
+from modelyard.web.problems import status_of
 
 MOST_LINES = 10_000
 USUAL_LINES = 1000
@@ -24,3 +32,33 @@ def routes(output: ModelOutput) -> APIRouter:
         return PlainTextResponse(output.last(caller, username, model_name, lines), headers={"cache-control": "no-store"})
 
     return router
+
+
+def asked_by_the_door(activation: Activation) -> Asgi:
+    """An application for the runner's own Unix socket, whose callers the kernel has named: no credential is asked for."""
+
+    async def look_up(request: Request) -> Response:
+        words = request.query_params
+        return _json(FOUND.dump_json(Found(await activation.lookup(words["owner"], words["name"]))))
+
+    async def look_up_label(request: Request) -> Response:
+        return _json(FOUND.dump_json(Found(await activation.lookup_label(request.query_params["label"]))))
+
+    async def activate(request: Request) -> Response:
+        return _json(ACTIVATED.dump_json(await activation.activate(request.query_params["model"])))
+
+    addresses = [
+        Address("/route", look_up, methods=["GET"]),
+        Address("/labelled", look_up_label, methods=["GET"]),
+        Address("/activate", activate, methods=["POST"]),
+    ]
+    return UntilCallerLeaves(Starlette(routes=addresses, exception_handlers={ModelyardError: _carry}))
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+async def _carry(_request: Request, error: Exception) -> Response:
+    told = error if isinstance(error, ModelyardError) else ModelyardError("internal", "Something went wrong here.")
+    return JSONResponse(carried(told), status_of(told))

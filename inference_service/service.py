@@ -1,21 +1,32 @@
 """Composes the inference service: the role that hears events, and the role that runs instances."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from inference_service import remote_routes, ways_in
 from inference_service.activation import Starter
 from inference_service.consumers import SUBSCRIPTION, ModelConsumer
 from inference_service.idling import Idling
 from inference_service.instances import Instances
+from inference_service.leadership import Leadership
 from inference_service.lifecycle import Lifecycle
 from inference_service.model_output import ModelOutput
 from inference_service.reconciler import Reconciler
-from inference_service.routes import routes
+from inference_service.remote_routes import RemoteRoutes
+from inference_service.routes import asked_by_the_door, routes
+from inference_service.ways_in import WaysIn
 from inference_service.workers import Workers
 from modelyard.bus.bus import Bus
 from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.unix_server import UnixServer
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import doorbell
+
+SOCKET = "runner.sock"
+LOOKS_FOR_DOOR_S = 0.2
+LOOKS_WHO_LEADS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +65,38 @@ def runner(kernel: Kernel, runtime: Runtime, table: Routes) -> Runner:
         runtime.close()
 
     return Runner(Service("runner", loops=loops, close=close), starter)
+
+
+def runner_apart(kernel: Kernel, runtime: Runtime, folder: Path, leadership: Leadership, lost: Callable[[], object]) -> Service:
+    """The runner role for a door in another process, which it answers from now on.
+
+    Args:
+        folder: Where the processes of this data folder meet, see `run_folder`.
+        leadership: Held by this process: `Leadership.wait` has returned True. It is given back at the end.
+        lost: Called once another runner leads; it must end this process, and return at once.
+
+    Raises:
+        Invalid: `data_folder_too_deep`.
+    """
+    table = RemoteRoutes(folder / remote_routes.SOCKET, leadership.term)
+    run = runner(kernel, runtime, table)
+    asked = UnixServer(asked_by_the_door(run.activation), folder / SOCKET)
+    ways = WaysIn(runtime.dial, folder / ways_in.SOCKET)
+    loops = [
+        *run.service.loops,
+        Loop("door", table.look, "door", LOOKS_FOR_DOOR_S),
+        Loop("leadership", leadership.watch(lost), "leadership", LOOKS_WHO_LEADS_S),
+    ]
+
+    def close() -> None:
+        asked.close()
+        ways.close()
+        run.service.close()
+        table.close()
+        leadership.close()
+
+    # First of all a door that outlived the last runner forgets that one's instances: their names and numbers come again.
+    table.look()
+    ways.start()
+    asked.start()
+    return replace(run.service, loops=loops, close=close)

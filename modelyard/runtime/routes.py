@@ -93,10 +93,17 @@ class Routes(Protocol):
         """Forget every route and take these; an older generation than the last changes nothing."""
 
     def apply(self, changes: Iterable[RouteChange]) -> None:
-        """Each change is atomic and holds for the next call; repeated, it changes nothing."""
+        """Each change is atomic and holds for the next call; repeated, it changes nothing.
+
+        Raises:
+            Unavailable: The door may not have taken them; until it has, it counts as carrying a call of every model.
+        """
 
     def stats(self, model_id: str) -> RouteStats:
         """What was counted for this model; a model never called: nothing in flight, idle since the door started."""
+
+    def overview(self, model_ids: Iterable[str]) -> Mapping[str, RouteStats]:
+        """`stats` of each of these models, in one question: whoever looks at many asks the door once."""
 
     def calls_to(self, model_id: str, instance: str) -> int:
         """Calls that may still reach this instance: those on their way in it, and those of the model not directed yet.
@@ -120,6 +127,7 @@ class Activation(Protocol):
         Raises:
             NotReady: The start took longer than the hold time, or waits for its back-off; carries `state`, `phase`.
             NotFound: The model was deleted meanwhile.
+            Unavailable: No runner is there, or the sandbox could not be made.
         """
 
     async def sockets(self, instance: str, start: int, count: int, *, v6: bool = False) -> list[socket.socket]:
