@@ -18,6 +18,7 @@ from gateway.upstream import PooledWire, Upstream
 from gateway.watch import Watch
 from gateway.way import Way, gone
 from gateway.wire import ClosedEarlyError, Head
+from modelyard.domain import causes
 from modelyard.domain.errors import BadAnswer, Malformed, Unauthenticated
 from modelyard.runtime.routes import Route
 
@@ -162,7 +163,7 @@ class Calls:
 
 def caller_of(scope: MutableMapping[str, Any], target: Target, version: int) -> Caller:
     """What the app is told about who calls."""
-    client, principal = scope.get("client"), scope["state"]["principal"]
+    client, principal, cause = scope.get("client"), scope["state"]["principal"], causes.current()
     return Caller(
         scope["state"]["request_id"],
         principal.username if principal else "",
@@ -171,6 +172,7 @@ def caller_of(scope: MutableMapping[str, Any], target: Target, version: int) -> 
         _scheme(scope),
         _host(scope),
         target.prefix,
+        cause.trace.header if cause else "",
     )
 
 

@@ -86,6 +86,10 @@ class FrontDoorRoutes:
         ended = max((self._ended.get(key, self._began) for key in keys), default=self._began)
         return RouteStats(in_flight, 0.0 if in_flight else max(0.0, self._clock() - ended), calls)
 
+    def overview(self, model_ids: Iterable[str]) -> dict[str, RouteStats]:
+        """See `Routes.overview`."""
+        return {model_id: self.stats(model_id) for model_id in model_ids}
+
     def calls_to(self, model_id: str, instance: str) -> int:
         """See `Routes.calls_to`."""
         # The undirected are read first: a call is counted as directed before it stops being undirected.

@@ -15,6 +15,7 @@ from gateway.settings import DoorSettings
 from gateway.upstream import Upstream
 from gateway.way import Passage, Way
 from modelyard.domain.errors import Forbidden, Malformed
+from modelyard.run.tracing import Kind, span
 from modelyard.runtime.routes import Activation, Route
 
 
@@ -38,7 +39,7 @@ class FrontDoor(Generic[P]):
     """Streams calls to the instance that serves a model, starting it first where it is cold.
 
     The web layer put into `scope["state"]`: `principal` and `request_id`; on a model's own host `label`; and `identify`, where who
-    calls depends on the model or must be asked again, which gives the principal for a model's id. Errors of
+    calls depends on the model or must be asked again, which gives the principal for a model's id; the door adds `model_id`. Errors of
     `modelyard.domain.errors` are raised, before the answer has started; what is raised after that must end the connection, so that
     a caller sees a truncated answer and never a falsely complete one. A call whose caller has left returns without an answer.
 
@@ -75,11 +76,13 @@ class FrontDoor(Generic[P]):
         self._routes.enter(target.key)  # before the route is read: a freeze that follows sees this call
         try:
             way = Way(self._routes, self._activation, passage, await self._let_in(scope, target.key))
+            scope["state"]["model_id"] = way.route.model_id
             self._listen()
-            if scope["type"] == "websocket":
-                await self._relays.run(scope, receive, send, target, way, partial(self._let_in, scope, target.key))
-            else:
-                await self._calls.carry(scope, receive, send, target, way)
+            with span("call", Kind.CLIENT, {"modelyard.model.id": way.route.model_id}):
+                if scope["type"] == "websocket":
+                    await self._relays.run(scope, receive, send, target, way, partial(self._let_in, scope, target.key))
+                else:
+                    await self._calls.carry(scope, receive, send, target, way)
         finally:
             self._routes.leave(target.key, passage.instance)
 

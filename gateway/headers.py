@@ -1,4 +1,4 @@
-"""Header rules in both directions: what of a call reaches the app, and what of its answer reaches the caller."""
+"""Header rules in both directions: what of a call reaches an app or a service, and what of its answer reaches the caller."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,7 @@ _NOT_TO_APP = _HOP_BY_HOP | {
     b"authorization",
     b"forwarded",
     b"x-request-id",
+    b"traceparent",
     b"http2-settings",
 }
 _NOT_TO_APP_BEGIN = (b"proxy-", b"x-forwarded-", b"x-modelyard-")
@@ -77,6 +78,7 @@ class Caller:
         user: The caller's name; empty where a public model is called without a credential.
         client: The address that the call came from; empty where it has none.
         prefix: `/m/{owner}/{model}`; empty on the model's own host.
+        traceparent: The call's place in its trace (W3C Trace Context); empty where it is in none.
     """
 
     request_id: str
@@ -86,6 +88,7 @@ class Caller:
     scheme: str
     host: bytes
     prefix: bytes
+    traceparent: str = ""
 
 
 def to_app(incoming: Iterable[tuple[bytes, bytes]], caller: Caller) -> Fields:
@@ -105,6 +108,8 @@ def to_app(incoming: Iterable[tuple[bytes, bytes]], caller: Caller) -> Fields:
         (b"x-forwarded-proto", caller.scheme.encode("latin-1")),
         (b"x-forwarded-host", caller.host),
     ]
+    if caller.traceparent:
+        fields.append((b"traceparent", caller.traceparent.encode("latin-1")))
     if caller.prefix:
         fields.append((b"x-forwarded-prefix", caller.prefix))
     elif (own := cookies.to_app(value for name, value in incoming if name == b"cookie")) is not None:
@@ -144,6 +149,26 @@ def _told(status: int, name: bytes, value: bytes, place: Place) -> bytes | None:
     if place.prefix:
         return None if name in _NOT_ON_CONSOLE else value
     return cookies.to_caller(value) if name == b"set-cookie" else value
+
+
+def to_service(incoming: Iterable[tuple[bytes, bytes]], own: Fields) -> Fields:
+    """The header fields of a call as one of our own services gets them, without those that frame the body; `Host` stays.
+
+    Args:
+        incoming: Names in lower case, as ASGI has them.
+        own: What the gateway says itself; a caller's field of such a name goes no further.
+    """
+    incoming = list(incoming)
+    written = _HOP_BY_HOP | {b"content-length", b"expect"} | {name for name, _ in own}
+    passed = [(name, value) for name, value in incoming if name not in written]
+    return _without_named(passed, [value for name, value in incoming if name == b"connection"]) + own
+
+
+def from_service(status: int, answered: Fields) -> Fields:
+    """The header fields of a service's answer as the caller gets them: all but those of the connection to it."""
+    named = [(name.lower(), value) for name, value in answered]
+    unwanted = _HOP_BY_HOP | ({b"content-length"} if status in _BODYLESS else set())
+    return [(name, value) for name, value in named if name not in unwanted]
 
 
 def server_timing(timings: Mapping[str, float]) -> tuple[bytes, bytes]:

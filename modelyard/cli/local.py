@@ -1,5 +1,6 @@
 """Commands on this machine's own Modelyard: up, token, migrate, config show."""
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,20 +60,29 @@ def token(
     invocation.screen.answer({"token": found}, found)
 
 
-def migrate(invocation: Invocation) -> None:
+def migrate(
+    invocation: Invocation,
+    *,
+    roles: Annotated[bool, typer.Option("--roles", help="Make one Postgres role a service as well, with the least rights.")] = False,
+) -> None:
     """Bring the database to the newest schema.
 
     Examples:
       modelyard migrate
-      modelyard migrate --data ./yard --json
+      modelyard migrate --roles
     """
-    from modelyard.store.database import sqlite_url  # noqa: PLC0415 - loads the database's library
+    from modelyard.store.database import Database, sqlite_url  # noqa: PLC0415 - loads the database's library
+    from modelyard.store.doorbell import Doorbell  # noqa: PLC0415 - as the line before
     from modelyard.store.migrations import migrate as apply  # noqa: PLC0415 - as the line before
+    from modelyard.store.roles import grant  # noqa: PLC0415 - as the line before
 
     settings = invocation.settings()
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    revision = apply(settings.database_url or sqlite_url(settings.data / "modelyard.db"))
-    invocation.screen.answer({"revision": revision}, revision)
+    with closing(Database(settings.database_url or sqlite_url(settings.data / "modelyard.db"), Doorbell())) as database:
+        database.wait_until_ready(settings.database_wait_s)
+        revision = apply(database.url)
+        made = grant(database) if roles else ()
+    invocation.screen.answer({"revision": revision, "roles": list(made)}, revision)
 
 
 def show_config(invocation: Invocation) -> None:

@@ -1,5 +1,6 @@
-"""One process: starts the services' loops and the web server, and drains both on a signal."""
+"""One process: starts the web server and the services' loops, and drains both on a signal."""
 
+import asyncio
 import resource
 import signal
 import socket
@@ -11,10 +12,13 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 import structlog
 import uvicorn
 
+from modelyard.run.otlp import exporting
+from modelyard.run.peers import OursAlone
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.web.access import Asgi
 
 DRAIN_S = 10
+LAST_CALLS_S = 0.05
 PAUSES_S = (0.2, 1.0, 5.0)
 """Pauses after the first, the second and every later failure in a row of a loop's step."""
 
@@ -22,7 +26,22 @@ log = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signals: it would end the process by them before the loops are drained."""
+    """uvicorn without its signals: it would end the process by them before the loops are drained.
+
+    Args:
+        begin_drain: Called on the event loop before it waits for what is still being answered.
+    """
+
+    def __init__(self, config: uvicorn.Config, begin_drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._begin_drain = begin_drain
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Part of uvicorn's server."""
+        self._begin_drain()
+        # Whoever was on the way here is let in first: a connection that waits to be accepted would be cut off unheard.
+        await asyncio.sleep(LAST_CALLS_S)
+        await super().shutdown(sockets)
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # its own is a generator's
         return nullcontext()
@@ -39,15 +58,16 @@ class Process:
 
     Args:
         app: The ASGI application over all services' routes.
-        listener: The bound socket that it answers on.
+        listeners: The bound sockets that it answers on.
     """
 
-    def __init__(self, kernel: Kernel, services: Sequence[Service], app: Asgi, listener: socket.socket) -> None:
+    def __init__(self, kernel: Kernel, services: Sequence[Service], app: Asgi, *listeners: socket.socket) -> None:
         self._kernel = kernel
-        self._services = services
-        self._listener = listener
+        self._services = [*services]
+        self._listeners = listeners
         config = uvicorn.Config(
             app,
+            http=OursAlone,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -59,23 +79,33 @@ class Process:
             backlog=4096,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, self._begin_drain)
         self._threads: list[threading.Thread] = []
+        self._failure: Exception | None = None
 
-    def run(self, announce: Callable[[], None]) -> None:
-        """Start everything, call `announce` when it answers, and return when a signal or `stop` has ended it."""
+    def run(self, announce: Callable[[], None], prepare: Callable[[], Sequence[Service]] = tuple) -> None:
+        """Start everything, call `announce` when it answers, and return when a signal or `stop` has ended it.
+
+        Args:
+            prepare: Called in a thread while the process answers already; gives further services, which run from then on.
+                What it raises ends the process, and is raised here.
+        """
+        with exporting(self._kernel.settings.otel, [service.name for service in self._services]):
+            self._run(announce, prepare)
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, announce: Callable[[], None], prepare: Callable[[], Sequence[Service]]) -> None:
         _allow_open_files()
-        for service in self._services:
-            for loop in service.loops:
-                self._threads += [
-                    threading.Thread(target=self._turn, args=(loop,), name=f"{service.name}:{loop.name}:{n}") for n in range(loop.threads)
-                ]
-        for thread in self._threads:
-            thread.start()
+        self._begin(self._services)
+        preparing = threading.Thread(target=self._prepare, args=(prepare,), name="prepare")
+        preparing.start()
         threading.Thread(target=self._announce, args=(announce,), daemon=True).start()
         try:
-            self._server.run(sockets=[self._listener])
+            self._server.run(sockets=[*self._listeners])
         finally:
+            self._kernel.stopping.set()
+            preparing.join()
             self._drain()
 
     def stop(self) -> None:
@@ -88,6 +118,27 @@ class Process:
         """Let SIGINT and SIGTERM ask it; called from the main thread."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: self.stop())
+
+    def _prepare(self, prepare: Callable[[], Sequence[Service]]) -> None:
+        try:
+            further = prepare()
+        except Exception as error:  # noqa: BLE001 - it is raised where the process ends
+            self._failure = error
+            self.stop()
+            return
+        self._services += further
+        self._begin(further)
+
+    def _begin(self, services: Sequence[Service]) -> None:
+        threads = [
+            threading.Thread(target=self._turn, args=(loop,), name=f"{service.name}:{loop.name}:{n}")
+            for service in services
+            for loop in service.loops
+            for n in range(loop.threads)
+        ]
+        self._threads += threads
+        for thread in threads:
+            thread.start()
 
     def _announce(self, announce: Callable[[], None]) -> None:
         while not self._server.started and not self._server.should_exit:
@@ -109,6 +160,10 @@ class Process:
             if not again and not self._kernel.stopping.is_set():
                 self._kernel.bell.wait(loop.channel, seen, loop.every_s)
 
+    def _begin_drain(self) -> None:
+        for service in self._services:
+            service.begin_drain()
+
     def _drain(self) -> None:
         self._kernel.stopping.set()
         for service in self._services:
@@ -118,6 +173,7 @@ class Process:
             thread.join()
         for service in self._services:
             service.close()
-        with suppress(OSError):
-            self._listener.close()
+        for listener in self._listeners:
+            with suppress(OSError):
+                listener.close()
         self._kernel.database.close()

@@ -55,6 +55,8 @@ class Service:
     """Paths whose routes read their bodies piece by piece, under a limit of their own."""
     loops: Sequence[Loop] = ()
     ready: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    begin_drain: Callable[[], None] = lambda: None
+    """Called on the event loop when the process begins to drain: nobody is sent here any more, and what would last for ever ends."""
     hang_up: Callable[[], None] = lambda: None
     """Called on the event loop, after the last request has ended."""
     close: Callable[[], None] = lambda: None

@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB
+from modelyard.run.otlp import OtelSettings
 
 # At most 200 characters: a label and a dot come before it. The last part has a letter, else it would read as an address.
 _DOMAIN = re.compile(r"(?=.{1,200}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?=[^.]*[a-z])[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -92,6 +93,15 @@ class RunSettings(_Part):
     """Seconds between two looks of the reconciler and of the idler, where nothing rings."""
 
 
+class KafkaSettings(_Part):
+    """Where Kafka is, for `bus = "kafka"`."""
+
+    bootstrap: str = Field(default="localhost:9092", min_length=3)
+    """`host:port`, several separated by commas."""
+    replication: int = Field(default=1, ge=1)
+    """How many brokers keep each record of the topics that Modelyard makes."""
+
+
 class AuthSettings(_Part):
     """Accounts and what they are given."""
 
@@ -158,16 +168,22 @@ class Settings(BaseSettings):
     """Models' own pages live on hosts below this name, where nothing else may live."""
     database_url: str | None = None
     """SQLAlchemy URL; a SQLite file in the data folder where it is not set."""
+    database_wait_s: float = Field(default=60.0, ge=0)
+    """Seconds that a start waits for a database that does not answer yet."""
+    bus: Literal["local", "kafka"] = "local"
+    """How events travel: in the database of the one process, or over Kafka between several."""
     trust_uploads: bool = False
     """Run uploads without a sandbox; only for code that is your own."""
     log_level: str = "info"
     upload: UploadSettings = UploadSettings()
     build: BuildSettings = Field(default_factory=BuildSettings)
     run: RunSettings = RunSettings()
+    kafka: KafkaSettings = KafkaSettings()
     ceilings: CeilingSettings = CeilingSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     quotas: QuotaSettings = QuotaSettings()
+    otel: OtelSettings = OtelSettings()
 
     @model_validator(mode="after")
     def _keeps_apps_apart(self) -> Self:

@@ -8,7 +8,7 @@ from modelyard.web import problems
 from modelyard.web.access import Message, Scope, Send
 
 _REFUSED = 1008  # RFC 6455, 7.4.1: policy
-_SWITCHING = 101
+SWITCHING = 101
 _OF_HTTP = "websocket."
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 _BODIES = frozenset({"http.response.body", "websocket.http.response.body"})
@@ -29,6 +29,8 @@ class Answer:
         self.of_app = False
         self.more: tuple[tuple[bytes, bytes], ...] = ()
         """Further header fields of the answer, beside those of the application."""
+        self.refused: ModelyardError | None = None
+        """Why the platform itself answered; None where the application did."""
         self.status = 0
         self.is_whole = False
 
@@ -46,7 +48,7 @@ class Answer:
                 ours[b"content-security-policy"] = b"default-src 'none'"
             message = {**message, "headers": [*message["headers"], *self.more, *((n, v) for n, v in ours.items() if n not in present)]}
         elif message["type"] == "websocket.accept":
-            self.status = _SWITCHING
+            self.status = SWITCHING
         elif message["type"] in _BODIES and not message.get("more_body"):
             self.is_whole = True
         await self._send(message)
@@ -56,6 +58,7 @@ class Answer:
 
     async def problem(self, error: ModelyardError, path: str) -> None:
         """Answer with the error's document; where a server cannot tell it to a WebSocket, the handshake is refused without a word."""
+        self.refused = error
         if not self._can_tell:
             await self._send({"type": "websocket.close", "code": _REFUSED})
             return

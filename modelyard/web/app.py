@@ -1,7 +1,8 @@
 """The application factory: every service's routes behind one gate, with health and problem documents."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,9 +33,12 @@ from modelyard.web.access import (
     requires,
 )
 from modelyard.web.bodies import Bodies
-from modelyard.web.gate import APPS_DOMAIN, Gate
+from modelyard.web.gate import APPS_DOMAIN, Gate, Onward
 from modelyard.web.limits import Limits
 from modelyard.web.pages import error_page, wants_page
+
+Health = Callable[[], Awaitable[tuple[int, Mapping[str, Any]]]]
+"""The HTTP status and the body of `/health`."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +50,9 @@ def create_app(
     apps: Asgi | None = None,
     apps_domain: str = APPS_DOMAIN,
     limits: Limits | None = None,
+    *,
+    health: Health | None = None,
+    onward: Onward | None = None,
 ) -> Asgi:
     """One ASGI application over the services.
 
@@ -54,12 +61,17 @@ def create_app(
         apps: Answers on models' own hosts.
         apps_domain: Models' own hosts lie one label below it.
         limits: How many calls are answered; without it all are.
+        health: Answers `/health`; without it the services are told by their names, and called healthy.
+        onward: Answers what is another process's.
 
     Raises:
         UndeclaredRouteError: A route does not declare its action.
     """
     api = FastAPI(title="Modelyard", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    for router in (*(router for service in services for router in service.routers), _own_routes(api, services)):
+    for router in (
+        *(router for service in services for router in service.routers),
+        _own_routes(api, services, health or partial(_named, services)),
+    ):
         check_declared(router.routes)
         api.include_router(router)
     api.mount("/static", Guarded(_Static(directory=bundled_static()), Action.PUBLIC))
@@ -67,7 +79,9 @@ def create_app(
     mounts = {prefix.encode(): app for service in services for prefix, app in service.mounts.items()}
     check_mounted(mounts.values())
     read = Bodies(api, [path for service in services for path in service.streams])
-    return _Life(Gate(_Fork(read, mounts), authenticator, hosts, apps, apps_domain, limits), [service.hang_up for service in services])
+    return _Life(
+        Gate(_Fork(read, mounts), authenticator, hosts, apps, apps_domain, limits, onward), [service.hang_up for service in services]
+    )
 
 
 class _Static(StaticFiles):
@@ -115,15 +129,15 @@ class _Fork:
         await self._api(scope, receive, send)
 
 
-def _own_routes(api: FastAPI, services: Sequence[Service]) -> APIRouter:
+def _own_routes(api: FastAPI, services: Sequence[Service], told: Health) -> APIRouter:
     router = APIRouter()
     public = [requires(Action.PUBLIC)]
 
     @router.get("/health", dependencies=public)
-    def health() -> dict[str, Any]:
+    async def health() -> JSONResponse:
         """Whether the services answer; the guide's shape."""
-        first, *others = [service.told_as for service in services if service.told_as]
-        return {"status": "healthy", "service": first, "services": others}
+        status, body = await told()
+        return JSONResponse(body, status)
 
     @router.get("/livez", dependencies=public)
     def livez() -> dict[str, str]:
@@ -144,6 +158,11 @@ def _own_routes(api: FastAPI, services: Sequence[Service]) -> APIRouter:
         return api.openapi()
 
     return router
+
+
+async def _named(services: Sequence[Service]) -> tuple[int, Mapping[str, Any]]:
+    first, *others = [service.told_as for service in services if service.told_as]
+    return 200, {"status": "healthy", "service": first, "services": others}
 
 
 def _passes(check: Any) -> bool:

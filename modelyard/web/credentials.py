@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard.domain.accounts import ALL_SCOPES, Scope
 from modelyard.domain.api_keys import ApiKey, parse_key
+from modelyard.domain.errors import Unavailable
 from modelyard.store import accounts
 from modelyard.store.accounts import Holder
 from modelyard.store.database import Database
@@ -124,7 +125,7 @@ class Credentials:
         try:
             with self._database.write() as session:
                 accounts.note_use(session, key_id, now)
-        except SQLAlchemyError:
+        except (SQLAlchemyError, Unavailable):
             # On a full disk a key must still be good: whoever would make room has nothing else.
             log.warning("use of a key not noted", key=key_id, exc_info=True)
 

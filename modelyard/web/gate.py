@@ -4,20 +4,20 @@ import re
 import time
 from collections.abc import Iterable
 from functools import partial
+from typing import Protocol
 
 import structlog
 
 from modelyard.domain.errors import Misdirected, ModelyardError, NotFound, Unauthenticated
-from modelyard.domain.ids import new_id
 from modelyard.web.access import Asgi, Authenticator, Principal, Receive, Scope, Send
 from modelyard.web.answering import Answer
 from modelyard.web.limits import Call, Limits, call_of
 from modelyard.web.origins import SAFE, Headers, cookie, cross_site, headers_of, host_name, is_foreign
+from modelyard.web.watching import PASSED_ON, SOCKET, request_id_of, watched
 
 COOKIE = "__Host-modelyard"
 APPS_DOMAIN = "apps.localhost"
 APP_PREFIX = b"/m/"
-_SOCKET = "WEBSOCKET"
 _LABEL = re.compile(r"[a-z0-9-]{1,33}")
 
 _TICKET = re.compile(r"(/first/).+", re.DOTALL)
@@ -30,6 +30,16 @@ def _told(path: str) -> str:
     return _TICKET.sub(r"\1...", path)
 
 
+class Onward(Protocol):
+    """Answers what is another process's, which finds out itself who calls."""
+
+    def takes(self, path: str) -> bool:
+        """Whether a call of this path, decoded, is answered so."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer it."""
+
+
 class Gate:
     """Answers what may not pass, and gives the rest a request id and a principal in `scope["state"]`.
 
@@ -38,6 +48,7 @@ class Gate:
         apps: Answers on models' own hosts, with their `label` in the state; without it they are there and empty.
         apps_domain: Models' own hosts lie one label below it.
         limits: How many calls are answered; without it all are.
+        onward: Answers what it takes of the calls on the console's hosts, before anybody looks at a credential.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class Gate:
         apps: Asgi | None = None,
         apps_domain: str = APPS_DOMAIN,
         limits: Limits | None = None,
+        onward: Onward | None = None,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
@@ -55,16 +67,17 @@ class Gate:
         self._apps = apps
         self._below_apps = f".{apps_domain}"
         self._limits = limits
+        self._onward = onward
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with a problem document."""
-        request_id = new_id()
-        scope["state"] = {"request_id": request_id, "principal": None}
         # ASGI wants names in lower case; the server has them as they came where a WebSocket is opened.
         scope["headers"] = [(field.lower(), value) for field, value in scope["headers"]]
+        request_id = request_id_of(scope)
+        scope["state"] = {"request_id": request_id, "principal": None}
         answer = Answer(scope, send, request_id)
         began = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with watched(scope, request_id, answer):
             try:
                 await self._pass(scope, receive, answer)
             except ModelyardError as error:
@@ -83,7 +96,7 @@ class Gate:
                 took_ms = round((time.perf_counter() - began) * 1000, 1)
                 # Calls of models come by the hundred a second; their line is there for whoever asks for it.
                 tell = log.debug if answer.of_app or scope["raw_path"].startswith(APP_PREFIX) else log.info
-                tell("request", method=scope.get("method", _SOCKET), path=_told(scope["path"]), status=answer.status, took_ms=took_ms)
+                tell("request", method=scope.get("method", SOCKET), path=_told(scope["path"]), status=answer.status, took_ms=took_ms)
 
     async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         found = headers_of(scope)
@@ -95,6 +108,10 @@ class Gate:
             raise Misdirected(
                 "host_refused", "This server does not answer for that host name.", "Use localhost, or name the host in the setting `hosts`."
             )
+        if self._onward is not None and scope["type"] == "http" and self._onward.takes(scope["path"]):
+            scope["state"]["route"] = PASSED_ON
+            await self._onward(scope, receive, answer.send)
+            return
         scope["state"]["principal"] = principal = await self._counted(scope, found, answer)
         if principal is None and "authorization" in found:
             raise Unauthenticated("bad_credential", "This credential is not good.", "Send the one that `modelyard token` prints.")

@@ -156,7 +156,7 @@ def test_a_revoked_key_is_refused_at_once_and_for_good(stage: Stage, mia: httpx2
 
 
 def test_a_process_that_hears_no_ring_refuses_a_revoked_key_within_its_step(stage: Stage, make_stage: Callable[..., Stage]) -> None:
-    other = make_stage()
+    other = make_stage(beside=True)
     made = make(stage.http).json()
     client = other.client(made["key"])
     assert client.get("/auth/me").status_code == 200

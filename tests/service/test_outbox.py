@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 from stage import Stage, app_zip
 
 from inference_service.consumers import SUBSCRIPTION, ModelConsumer
 from modelyard.bus.bus import Delivered, Handler, Record, Subscription, UnpublishedError
 from modelyard.bus.local import LocalBus
-from modelyard.domain.events import ModelDeleted, ModelReleased, ModelUploaded
-from modelyard.domain.ids import new_id
+from modelyard.domain.events import ModelDeleted, ModelUploaded
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import VersionState
 from modelyard.store import catalog, doorbell, outbox
@@ -220,81 +220,56 @@ def test_a_record_without_an_id_becomes_a_dead_letter_and_those_behind_it_arrive
     assert (stage.count(DeadLetterRow), wanted(stage)) == (1, {taken["id"]})
 
 
-class Yard:
-    """Models whose versions become ready and are deleted at random, with every event that tells of it."""
+HISTORIES = ((1,), (1, -1), (1, 2), (1, 2, -2), (1, -1, 2), (1, 2, -1, -2), (1, 2, -2, 3), (1, 2, 3, -3, 4, -2))
+"""What models live through: the version of that number becomes ready; below zero: is deleted."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
-        self._stage = stage
-        self._chance = random.Random(seed)
-        self._versions: list[tuple[str, str]] = []
-        self._models = [new_id() for _ in range(8)]
-        self._number = 0
+
+def happen(session: Session, model_id: str, change: int) -> None:
+    version_id = f"{model_id}-{abs(change)}"
+    if change < 0:
+        gone = update(VersionRow).where(VersionRow.id == version_id).values(state=VersionState.DELETING)
+        session.execute(gone, execution_options={"synchronize_session": False})  # else it looks through all that was added
+        return
+    row = VersionRow(id=version_id, model_id=model_id, number=change, sha256="0" * 64, size_bytes=1, runtime="process", since=0.0)
+    row.plan, row.state, row.created_at = Plan(server="uvicorn", target="app:app").model_dump(mode="json"), VersionState.READY, 0.0
+    session.add(row)
+
+
+def telling(model_id: str, change: int) -> Delivered:
+    kind = ModelUploaded if change > 0 else ModelDeleted
+    return Delivered("model-events", model_id, b"", {"ce_id": f"{model_id} {change}", "ce_type": kind.wire_name}, 0, 0, 0)
+
+
+@pytest.mark.slow
+def test_in_whatever_order_and_however_often_events_come_the_end_is_the_same(stage: Stage, scaled: Callable[[int], int]) -> None:
+    """Each model hears of its history in an order of its own: doubled at random, partly while it still goes on, among all others."""
+    chance, consumer = random.Random(10), ModelConsumer(stage.database, stage.kernel.clock)
+    models = {f"model-{n}": HISTORIES[n % len(HISTORIES)] for n in range(scaled(10_000))}
+    with stage.database.write() as session:
+        session.add_all(ModelRow(id=each, owner="ada", name=each, label=each, created_at=0.0) for each in models)
+
+    for moment in range(max(map(len, HISTORIES))):
         with stage.database.write() as session:
-            session.add_all(
-                ModelRow(id=each, owner="ada", name=f"m{n}", label=f"m{n}", created_at=0.0) for n, each in enumerate(self._models)
-            )
-
-    def change(self) -> None:
-        with self._stage.database.write() as session:
-            self._number += 1
-            if self._versions and self._chance.random() < 0.4:
-                model_id, version_id = self._versions.pop(self._chance.randrange(len(self._versions)))
-                session.get_one(VersionRow, version_id).state = VersionState.DELETING
-                outbox.append(session, deleted(model_id, self._number), 0.0)
-                return
-            model_id, version_id = self._chance.choice(self._models), new_id()
-            self._versions.append((model_id, version_id))
-            row = VersionRow(id=version_id, model_id=model_id, number=self._number, sha256="0" * 64, size_bytes=1, runtime="process")
-            row.plan, row.state, row.since, row.created_at = (
-                Plan(server="uvicorn", target="app:app").model_dump(mode="json"),
-                VersionState.READY,
-                0.0,
-                0.0,
-            )
-            session.add(row)
-            event = ModelUploaded(
-                model_id=model_id,
-                upload_id=version_id,
-                username="ada",
-                model_name="m",
-                description="",
-                version=self._number,
-                sha256="0" * 64,
-                runtime="process",
-                build_s=0.1,
-            )
-            outbox.append(session, event, 0.0)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_however_events_are_shuffled_and_doubled_the_end_is_the_same(stage: Stage, seed: int, scaled: Callable[[int], int]) -> None:
-    chance, yard = random.Random(seed), Yard(stage, seed)
-    consumer = ModelConsumer(stage.database, stage.kernel.clock)
-    deliveries, handed = scaled(5000), 0
-    changes = max(20, deliveries // 4)
-
-    def hand(rows: Sequence[OutboxRow]) -> int:
-        for row in rows:
-            consumer.take(Delivered(row.topic, row.key, row.value, {str(k): str(v) for k, v in row.headers.items()}, 0, 0, 0))
-        return len(rows)
-
-    def told() -> list[OutboxRow]:
-        with stage.database.read() as session:
-            return list(session.scalars(select(OutboxRow)))
-
-    for _ in range(changes):
-        yard.change()
-        if chance.random() < 0.3:
-            known = told()
-            handed += hand(chance.choices(known, k=min(len(known), 4)))
-    rest = told()
-    rest += chance.choices(rest, k=max(0, deliveries - handed - len(rest)))
+            for model_id, history in models.items():
+                if moment < len(history):
+                    happen(session, model_id, history[moment])
+        early = [telling(each, chance.choice(history[: moment + 1])) for each, history in models.items() if chance.random() < 0.1]
+        for record in early:
+            consumer.take(record)
+    rest = [telling(each, change) for each, history in models.items() for change in history for _ in range(chance.choice((1, 1, 1, 2)))]
     chance.shuffle(rest)
-    handed += hand(rest)
+    for record in rest:
+        consumer.take(record)
 
-    assert handed >= deliveries
-    assert wanted(stage) == serving(stage)
-    assert serving(stage)
     with stage.database.read() as session:
-        heard = set(session.scalars(select(InboxRow.event_id).where(InboxRow.consumer == SUBSCRIPTION.group)))
-    assert heard == {row.id for row in told() if row.headers["ce_type"] != ModelReleased.wire_name}
+        ends: dict[str, set[int]] = {each: set() for each in models}
+        for model_id, number in session.execute(select(InstanceRow.model_id, InstanceRow.number).where(InstanceRow.wanted)):
+            ends[model_id].add(number)
+        heard = session.scalars(select(InboxRow.event_id).where(InboxRow.consumer == SUBSCRIPTION.group)).all()
+    assert {each: end for each, end in ends.items() if end != newest_left(models[each])} == {}
+    assert sorted(heard) == sorted(f"{each} {change}" for each, history in models.items() for change in history)
+
+
+def newest_left(history: Sequence[int]) -> set[int]:
+    """The number of the version that must be wanted at the end, where one is left."""
+    return set(sorted({each for each in history if each > 0} - {-each for each in history if each < 0})[-1:])

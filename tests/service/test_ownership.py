@@ -104,7 +104,7 @@ def test_models_of_a_name_that_nobody_has(stage: Stage) -> None:
 
 def test_every_select_for_a_caller_finds_their_own_and_nothing_else(stage: Stage) -> None:
     taken = stage.ready(owner="mia")
-    with stage.database.read() as session:
+    with stage.database.write() as session:
         found = {
             sees: [
                 repository.by_id(session, taken["id"], sees) is not None,

@@ -63,6 +63,7 @@ def test_more_builds_at_once_than_the_quota_are_refused_until_one_has_ended(make
     assert send(mia, "a", app_zip("2")).status_code == 202
 
 
+@pytest.mark.slow
 def test_zips_that_are_kept_count_once_and_until_they_are_purged(make_stage: Make) -> None:
     sent = [app_zip(str(n), "flask==3.0.0\n" + "#" * 2000) for n in range(3)]
     stage = make_stage(quotas__disk_bytes=2 * len(sent[0]))

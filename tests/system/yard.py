@@ -10,9 +10,10 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx2
+from caller import Caller
 
 FLASK = b"""
 import os, time
@@ -57,7 +58,7 @@ def until(look: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:
         time.sleep(0.02)
 
 
-class Yard:
+class Yard(Caller):
     """A server on a free port of the loopback interface, over one data folder."""
 
     def __init__(self, data: Path, *flags: str, variables: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
@@ -117,30 +118,6 @@ class Yard:
         code = self.process.wait(timeout=40)
         self.http.close()
         return code
-
-    def upload(self, owner: str, name: str, zip_bytes: bytes, *, wait_s: int = 60, key: str | None = None) -> httpx2.Response:
-        """Upload as the guide does."""
-        headers = {"prefer": f"wait={wait_s}"} if wait_s else {}
-        if key:
-            headers["idempotency-key"] = key
-        return self.http.post(
-            "/upload",
-            data={"username": owner, "model_name": name},
-            files={"file": (f"{name}.zip", zip_bytes, "application/zip")},
-            headers=headers,
-        )
-
-    def ready(self, owner: str, name: str, zip_bytes: bytes) -> dict[str, Any]:
-        """Upload, wait, and insist that it is ready."""
-        answer = self.upload(owner, name, zip_bytes)
-        assert answer.status_code == 202, answer.text
-        body: dict[str, Any] = answer.json()
-        assert body["status"] == "ready", self.http.get(body["log_url"]).text
-        return body
-
-    def predict(self, owner: str, name: str, text: str = "hello") -> httpx2.Response:
-        """Call the model."""
-        return self.http.post(f"/m/{owner}/{name}/predict", json={"input": text})
 
     def state(self, owner: str, name: str) -> str:
         """The state of the model's instance."""

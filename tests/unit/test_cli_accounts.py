@@ -275,6 +275,15 @@ def test_events_are_listed_and_followed(here: Run, yard: Yard) -> None:
     assert [each["cursor"] for each in json.loads(here("events", "list", "--after", "c2", "--json").stdout)] == ["c3"]
 
 
+@pytest.mark.parametrize(
+    ("words", "cursors"), [((), ["c1", "c2", "c3"]), (("-n", "1"), ["c3"]), (("-n", "0"), []), (("--after", "c1", "--all"), ["c2", "c3"])]
+)
+def test_a_tail_that_does_not_follow_ends_with_what_is_there(here: Run, words: tuple[str, ...], cursors: list[str]) -> None:
+    ended = here("events", "tail", "--no-follow", "--json", *words)
+
+    assert (ended.exit_code, [json.loads(line)["cursor"] for line in ended.stdout.splitlines()]) == (0, cursors)
+
+
 def test_a_tail_begins_with_the_last_events_and_goes_on_behind_them(here: Run, yard: Yard, variables: dict[str, str | None]) -> None:
     environment = {**os.environ, **{name: value for name, value in variables.items() if value is not None}}
     words = [sys.executable, "-m", "modelyard", "events", "tail", "--json", "-n", "2"]

@@ -1,5 +1,7 @@
 """Header rules in both directions."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.headers import Caller, server_timing, to_app, to_caller
@@ -29,11 +31,19 @@ def test_the_app_is_told_who_calls_and_how() -> None:
     [
         *["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "expect"],
         *["cookie", "authorization", "proxy-authorization", "proxy-x", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-x"],
-        *["x-modelyard-user", "x-modelyard-x", "x-request-id", "x_modelyard_user", "x-modelyard_user", "x_forwarded_for"],
+        *["x-modelyard-user", "x-modelyard-x", "x-request-id", "traceparent", "x_modelyard_user", "x-modelyard_user", "x_forwarded_for"],
     ],
 )
 def test_what_the_caller_may_not_tell_the_app_is_left_out(name: str) -> None:
     assert dict(to_app([(name.encode(), b"forged")], CALLER)) == OURS
+
+
+def test_the_app_is_told_the_place_of_the_call_in_its_trace_and_the_caller_s_own_state_of_it() -> None:
+    place = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    told = to_app([(b"traceparent", b"forged"), (b"tracestate", b"vendor=1")], replace(CALLER, traceparent=place))
+
+    assert [value for name, value in told if name == b"traceparent"] == [place.encode()]
+    assert (b"tracestate", b"vendor=1") in told
 
 
 def test_fields_named_by_connection_go_no_further_and_ours_stay() -> None:

@@ -1,0 +1,84 @@
+"""Unix sockets of the data folder's `run/`: bound for this user alone, and asked who connects."""
+
+import os
+import re
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from modelyard.domain.errors import Invalid
+
+FOLDER = "run"
+BACKLOG = 2048
+_CREDENTIALS = struct.Struct("3i")
+_OF_PROCESS = re.compile(r".*[-.]([1-9]\d*)(?:\.sock|\.starting)?")
+_MOST_PATH_BYTES = 107
+"""What `sun_path` holds beside its zero (unix(7))."""
+
+
+def run_folder(data: Path) -> Path:
+    """Where the processes of this data folder meet; made for its user alone.
+
+    Raises:
+        Invalid: `run_folder_shared`, other users may enter it.
+    """
+    folder = data / FOLDER
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise Invalid("run_folder_shared", f"Other users of this machine may enter {folder}.", f"Run: chmod 700 {folder} (and own it).")
+    return folder
+
+
+def forget_the_dead(folder: Path) -> None:
+    """Remove what is named after a process that is gone: one that was killed removes nothing itself."""
+    for path in folder.iterdir():
+        named = _OF_PROCESS.fullmatch(path.name)
+        if named is not None and not _is_alive(int(named[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's by now
+    return True
+
+
+def listen(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """A listening socket under this name; it takes the name from whoever had it, so the caller holds a lock that says it may.
+
+    Raises:
+        Invalid: `data_folder_too_deep`, the path is longer than a socket's name can be.
+    """
+    fresh = path.with_suffix(f".{os.getpid()}")
+    if len(os.fsencode(fresh)) > _MOST_PATH_BYTES:
+        raise Invalid(
+            "data_folder_too_deep",
+            f"{path} is too long for the name of a socket.",
+            f"Choose a data folder whose path is shorter than {_MOST_PATH_BYTES - 30} bytes.",
+        )
+    fresh.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, kind)
+    try:
+        listener.bind(str(fresh))
+        fresh.chmod(0o600)
+        listener.listen(BACKLOG)
+        # By a rename: whoever connects meets the former listener or this one, never one that is half made.
+        fresh.replace(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def peer_is_ours(connection: socket.socket) -> bool:
+    """Whether who connected is this very user, as the kernel says (SO_PEERCRED, unix(7))."""
+    if sys.platform != "linux":
+        return True  # the folder is this user's alone
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return bool(uid == os.geteuid())
