@@ -124,6 +124,7 @@ def test_by_http_with_a_jwt_and_with_a_key_until_it_is_revoked(yard: Yard, ada: 
     until(lambda: call(yard, key).status_code == 401, "the key is refused", REVOKED_S)
 
 
+@pytest.mark.slow
 def test_by_the_command_line_with_a_log_in(yard: Yard, ada: Person, token: str) -> None:
     assert "logged in" in ada.said("login", "--username", "ada", "--password-stdin", told=f"{PASSWORD}\n")
 

@@ -5,6 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import pytest
 from yard import Yard, zipped
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -31,6 +32,7 @@ def test_test_model(yard: Yard) -> None:
     assert yard.http.post("/m/examples/test-model/predict").json() == {"prediction": "Processed: no input", "model": "test-model"}
 
 
+@pytest.mark.slow
 def test_image_size(yard: Yard) -> None:
     yard.ready("examples", "image-size", packed("image-size"))
     found = yard.http.get("/models/examples/image-size").json()

@@ -55,7 +55,8 @@ def named(folder: Path, word: str) -> list[Path]:
     return [path for path in folder.rglob(f"*{word}*") if "uv-cache" not in path.parts]
 
 
-@pytest.mark.parametrize("ending", [pytest.param("end", marks=pytest.mark.slow), "kill"])
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["end", "kill"])
 def test_the_first_call_of_the_next_day_is_answered(yard: Yard, ending: str) -> None:
     awake, asleep = f"awake-{ending}", f"asleep-{ending}"
     ids = [yard.ready("days", awake, app())["id"], yard.ready("days", asleep, app("[idle]\nfreeze_s = 0.1\n"))["id"]]
