@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parts import engine, kafka, postgres, postgres_container
 
 LEFT = pytest.StashKey[int]()
 PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision", "slow")
@@ -16,11 +17,12 @@ PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision",
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--scale", type=float, default=0.05, help="the part of each large count that is run; `make soak` runs all of it (1)")
+    parser.addoption("--database", choices=("sqlite", "postgres"), default="sqlite", help="the database under the stages of tests/service")
     parser.addoption("--wycheproof", metavar="PATH", help="Wycheproof's json_web_signature_test.json; its tests are skipped without it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    required = _required()
+    required = _required(config)
     unknown = required - set(PARTS)
     if unknown:
         raise pytest.UsageError(f"MODELYARD_REQUIRE names unknown parts: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}, all.")
@@ -36,13 +38,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    required = _required()
+    required = _required(config)
     sandbox = "in the sandbox" if not _missing("sandbox") else "without a sandbox, our own examples only"
     return f"modelyard: parts required: {', '.join(sorted(required)) or 'none'}; apps run {sandbox}; scale {config.getoption('--scale')}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    required = _required()
+    required = _required(config)
     kept, left = [], []
     for item in items:
         parts = {mark.name for mark in item.iter_markers()} & set(PARTS)
@@ -85,14 +87,15 @@ def wycheproof(request: pytest.FixtureRequest) -> Path:
     return Path(path)
 
 
-def _required() -> set[str]:
-    # A part counts as required where the variable names it; the suite never guesses, so that a missing part cannot pass silently.
+def _required(config: pytest.Config) -> set[str]:
+    # A part counts as required where the variable or an option names it; the suite never guesses, so that a missing part cannot pass silently.
     named = {word.strip() for word in os.environ.get("MODELYARD_REQUIRE", "").split(",") if word.strip()}
-    return set(BUILT) if "all" in named else named
+    chosen = {"postgres"} & {config.getoption("--database")}
+    return (set(BUILT) if "all" in named else named) | chosen
 
 
-BUILT = ("sandbox", "browser", "slow")
-"""The parts that tests of this version use: what `all` stands for."""
+BUILT = ("sandbox", "browser", "postgres", "kafka", "slow")
+"""What `all` stands for: the parts of this version but `docker`, whose engine and images take root and minutes; it is named by itself."""
 
 
 def _missing(part: str) -> str:
@@ -100,6 +103,12 @@ def _missing(part: str) -> str:
         return _missing_sandbox()
     if part == "browser":
         return "" if shutil.which("chromium") else "chromium is not installed"
+    if part == "docker":
+        return engine.missing(postgres.IMAGE, kafka.IMAGE)
+    if part == "kafka":
+        return kafka.missing()
+    if part == "postgres":
+        return postgres.missing()
     # Every machine has the time; who only wants to know whether a change broke something has not.
     return "" if part == "slow" else "no test of this version needs it"
 
@@ -124,3 +133,39 @@ def short_folder() -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """A Postgres server, started once; tests that kill one start their own."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Postgres) -> Iterator[str]:
+    """The URL of a fresh database at the newest revision."""
+    url = postgres_server.fresh()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[kafka.Kafka]:
+    """A Kafka broker, started once; a test that stops it starts it again."""
+    with kafka.running() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_container() -> Iterator[kafka.Kafka]:
+    """A Kafka broker in a container, whatever else this machine has."""
+    with kafka.contained() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def postgres_container_server() -> Iterator[postgres.Postgres]:
+    """A Postgres server in a container, whatever else this machine has."""
+    with postgres_container.contained() as server:
+        yield server

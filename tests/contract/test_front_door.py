@@ -12,6 +12,7 @@ from door_apps import Request, ok, says, until
 from door_stage import Answer, Stage
 
 from gateway.settings import DoorSettings
+from modelyard.domain.causes import parse_traceparent
 from modelyard.domain.errors import NotReady
 from modelyard.runtime.routes import RouteRemoved, RouteState
 
@@ -65,6 +66,8 @@ def test_the_app_is_told_the_caller_and_not_its_secrets(stage: Stage) -> None:
     [request] = app.requests
     assert request.target == "/"
     got = {name: request.get(name) for name, _ in request.fields}
+    (place,) = got.pop("traceparent")
+    assert parse_traceparent(place)
     assert got == {
         "host": [f"127.0.0.1:{stage.port}"],
         "x-request-id": ["req-1"],

@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection
 
 from gateway.settings import DoorSettings
+from modelyard.domain.causes import parse_traceparent
 from modelyard.runtime.routes import RouteRemoved, RouteState
 
 MIB = 1024 * 1024
@@ -95,6 +96,8 @@ def test_the_handshake_reaches_the_app_as_it_was_sent_and_without_secrets(stage:
     own = {"cookie": ["a=1"]} if host else {"x-forwarded-prefix": ["/m/ann/iris"]}
     name = [f"{host or '127.0.0.1'}:{stage.port}"]
     assert len(got.pop("sec-websocket-key")) == 1
+    (place,) = got.pop("traceparent")
+    assert parse_traceparent(place)
     assert got == {
         "host": name,
         "x-forwarded-host": name,
@@ -269,6 +272,7 @@ def test_an_app_waits_for_a_caller_who_does_not_read(stage: Stage) -> None:
     assert 0 < counted[0] < 100
 
 
+@pytest.mark.slow
 def test_a_caller_waits_for_an_app_that_does_not_read(stage: Stage) -> None:
     release = threading.Event()
     app = stage.deploy_socket(lambda _connection: release.wait(10) and None, max_queue=1)

@@ -1,0 +1,55 @@
+"""What the parts that run in containers ask of the Docker engine: whether it answers, which images it has, a port that stays."""
+
+import shutil
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+ANSWERS_WITHIN_S = 20.0
+
+
+def missing(*images: str) -> str:
+    """What this machine lacks to run containers of these images; empty where it lacks nothing."""
+    if shutil.which("docker") is None:
+        return "Docker is not installed (Debian: docker.io)"
+    if not _succeeds("version"):
+        return "no Docker engine answers (dockerd, DOCKER_HOST)"
+    absent = [image for image in images if not _succeeds("image", "inspect", image)]
+    return f"the engine lacks {', '.join(absent)} (make offline-images)" if absent else ""
+
+
+def bind(container: "DockerContainer", port: int) -> int:
+    """Bind the container's port to a free one of loopback, which it keeps over restarts.
+
+    Returns:
+        The port on this machine.
+    """
+    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415 - only where an engine runs
+
+    # Each test removes what it made. The watcher that would do so after a crash is one more image to have.
+    testcontainers_config.ryuk_disabled = True
+    (free,) = free_ports(1)
+    container.ports[f"{port}/tcp"] = ("127.0.0.1", free)
+    return free
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _succeeds(*words: str) -> bool:
+    try:
+        return subprocess.run(["docker", *words], capture_output=True, check=False, timeout=ANSWERS_WITHIN_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
