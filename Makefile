@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-annotate --
 
 .PHONY: help
 help: ## List the verbs
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: .venv ## Install the project and what its development needs into .venv
@@ -37,6 +37,10 @@ format: ## Write the code in its form
 test: ## Run every test that needs no part beside Python
 	$(BIN)pytest
 
+.PHONY: test-postgres
+test-postgres: ## Run the suite of the services on Postgres, each service under its own role
+	MODELYARD_REQUIRE=postgres $(BIN)pytest --database postgres tests/service
+
 .PHONY: soak
 soak: ## Run the counted tests in full; K=word picks some; results are appended to test-results/soak.txt
 	@mkdir -p test-results
@@ -57,3 +61,7 @@ demo: ## Upload the example app, call it, print its answer
 .PHONY: wheel
 wheel: ## Build the wheel into dist
 	$(BIN)uv build --wheel
+
+.PHONY: offline-images
+offline-images: ## Build local stand-ins for the public images, where no registry can be reached
+	deploy/offline-images/build
