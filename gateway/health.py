@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx2
 
-from gateway.services import SERVING, STARTING, Services
+from gateway.services import Services
+from modelyard.run.unix_socket import SERVING, STARTING
 
 HEALTHY, DOWN = "healthy", "down"
 

@@ -11,14 +11,13 @@ from typing import Any
 import httpx2
 
 from modelyard.domain.errors import Unavailable
+from modelyard.run.unix_socket import SERVING
 
 ASK_S = 5.0
 """Seconds within which a process answers a question of the gateway's own."""
 CONNECT_S = 5.0
 RETRY_AFTER_S = 2
 _ANY_HOST = "http://localhost"
-SERVING, STARTING = ".sock", ".starting"
-"""How the name of a process's socket ends: once it answers calls, and before, when it tells its health alone."""
 
 
 class Services:

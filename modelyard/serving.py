@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.services import STARTING
 from inference_service.consumers import SUBSCRIPTION
 from modelyard.bus.bus import dead_letter_topic
 from modelyard.composition import check_address, listen, make_kernel, url_of
@@ -22,7 +21,7 @@ from modelyard.run.otlp import exporting
 from modelyard.run.process import Process
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.run.settings import Settings
-from modelyard.run.unix_socket import forget_the_dead, run_folder
+from modelyard.run.unix_socket import SERVING, STARTING, run_folder
 from modelyard.run.unix_socket import listen as listen_inside
 from modelyard.serving_roles import GATEWAY, ROLES, Parts
 from modelyard.store.database import normalise
@@ -77,12 +76,11 @@ class Serving:
         check_address(settings)
         lock = held.enter_context(FolderLock(settings.data, shared=True))
         folder = run_folder(settings.data)
-        forget_the_dead(folder)
         listeners = []
         if port is not None:
             listeners.append(held.enter_context(closing(listen(settings.host, port, f"serve {role}"))))
             self.url = url_of(listeners[0])
-        self.socket = folder / f"{role}-{os.getpid()}.sock"
+        self.socket = folder / f"{role}-{os.getpid()}{SERVING}"
         self._early = self.socket.with_suffix(STARTING)
         for name in (self.socket, self._early):
             held.callback(name.unlink, missing_ok=True)

@@ -1,10 +1,12 @@
 """Removes what a crash left behind: files and folders that no row names."""
 
 import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import QueryableAttribute, Session
 
 from modelyard.domain.ids import Digest
 from modelyard.domain.states import VersionState
@@ -16,6 +18,8 @@ from upload_service.builders import Builder
 TURN = "sweep"
 
 log = structlog.get_logger(__name__)
+
+Name = TypeVar("Name", bound=str)
 
 
 class Sweeper:
@@ -47,29 +51,29 @@ class Sweeper:
             log.info("swept", removed=removed)
         return False
 
-    def _sweep_blobs(self, session: Session, digests: list[Digest]) -> int:
-        naming = select(VersionRow.sha256).where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge)
-        named = set(session.scalars(naming))
-        removed = 0
-        for digest in digests:
-            if digest not in named:
-                lock_key(session, digest)
-                if session.scalars(naming.where(VersionRow.sha256 == digest).limit(1)).first() is None:
-                    removed += self._blobs.delete(digest) > 0
-        return removed
+    def _sweep_blobs(self, session: Session, digests: Iterable[Digest]) -> int:
+        kept = (VersionRow.state != VersionState.DELETED) | ~VersionRow.purge
+        return _sweep_unnamed(session, digests, VersionRow.sha256, kept, self._blobs.delete)
 
-    def _sweep_references(self, session: Session, references: list[str]) -> int:
-        naming = select(VersionRow.reference).where(VersionRow.state != VersionState.DELETED)
-        named = set(session.scalars(naming))
-        removed = 0
-        for reference in references:
-            if reference not in named:
-                lock_key(session, reference)
-                if session.scalars(naming.where(VersionRow.reference == reference).limit(1)).first() is None:
-                    removed += self._builder.remove(reference) > 0
-        return removed
+    def _sweep_references(self, session: Session, references: Iterable[str]) -> int:
+        return _sweep_unnamed(session, references, VersionRow.reference, VersionRow.state != VersionState.DELETED, self._builder.remove)
 
     def _sweep_code(self, session: Session, code: list[str]) -> int:
         wanted = (VersionState.RECEIVED, VersionState.BUILDING, VersionState.READY, VersionState.DELETING)
         named = set(session.scalars(select(VersionRow.id).where(VersionRow.state.in_(wanted))))
         return sum(1 for version_id in code if version_id not in named and self._builder.remove_code(version_id))
+
+
+def _sweep_unnamed(
+    session: Session, there: Iterable[Name], column: QueryableAttribute[Any], kept: ColumnElement[bool], remove: Callable[[Name], int]
+) -> int:
+    """Remove each of these that no kept version names in the column, asked once more under its lock; returns how many were there."""
+    naming = select(column).where(kept)
+    named = set(session.scalars(naming))
+    removed = 0
+    for name in there:
+        if name not in named:
+            lock_key(session, name)
+            if session.scalars(naming.where(column == name).limit(1)).first() is None:
+                removed += remove(name) > 0
+    return removed

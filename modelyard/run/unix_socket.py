@@ -10,15 +10,17 @@ from pathlib import Path
 from modelyard.domain.errors import Invalid
 
 FOLDER = "run"
+SERVING, STARTING = ".sock", ".starting"
+"""How the name of a process's socket ends: once it answers calls, and before, when it tells its health alone."""
 BACKLOG = 2048
 _CREDENTIALS = struct.Struct("3i")
-_OF_PROCESS = re.compile(r".*[-.]([1-9]\d*)(?:\.sock|\.starting)?")
+_OF_PROCESS = re.compile(rf".*[-.]([1-9]\d*)(?:{re.escape(SERVING)}|{re.escape(STARTING)})?")
 _MOST_PATH_BYTES = 107
 """What `sun_path` holds beside its zero (unix(7))."""
 
 
 def run_folder(data: Path) -> Path:
-    """Where the processes of this data folder meet; made for its user alone.
+    """Where the processes of this data folder meet; made for its user alone, and without what killed processes have left there.
 
     Raises:
         Invalid: `run_folder_shared`, other users may enter it.
@@ -28,6 +30,7 @@ def run_folder(data: Path) -> Path:
     found = folder.stat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise Invalid("run_folder_shared", f"Other users of this machine may enter {folder}.", f"Run: chmod 700 {folder} (and own it).")
+    forget_the_dead(folder)
     return folder
 
 
