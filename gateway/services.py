@@ -21,7 +21,7 @@ _ANY_HOST = "http://localhost"
 
 
 class Services:
-    """Finds the processes of a role: each listens on `{role}-{pid}.sock` for as long as it answers calls.
+    """Finds the processes of a role: each listens on `{role}-{mark}.sock` (`process_mark`) for as long as it answers calls.
 
     Args:
         folder: Where their sockets are.

@@ -1,7 +1,6 @@
 """All services in one process: the laptop's Modelyard, and the only module beside the command line that knows every service."""
 
 import json
-import os
 import socket
 import threading
 import time
@@ -29,7 +28,7 @@ from modelyard.run.folder_lock import FolderLock, prepare
 from modelyard.run.process import Process
 from modelyard.run.service import Service
 from modelyard.run.settings import Settings
-from modelyard.run.unix_socket import SERVING, run_folder
+from modelyard.run.unix_socket import SERVING, process_mark, run_folder
 from modelyard.runtime.runtime import Report, Runtime
 from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell
@@ -171,7 +170,7 @@ class _House:
 
 def _listen_inside(data: Path, held: ExitStack) -> list[socket.socket]:
     """Where this machine's user alone reaches it, for `/metrics`; nowhere in a folder that is too deep for a socket's name."""
-    path = run_folder(data) / f"up-{os.getpid()}{SERVING}"
+    path = run_folder(data) / f"up-{process_mark()}{SERVING}"
     try:
         listener = unix_socket.listen(path)
     except Invalid as error:

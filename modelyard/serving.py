@@ -1,6 +1,5 @@
 """One role a process: the life of such a process, from its checks to its end."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -21,7 +20,7 @@ from modelyard.run.otlp import exporting
 from modelyard.run.process import Process
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.run.settings import Settings
-from modelyard.run.unix_socket import SERVING, STARTING, run_folder
+from modelyard.run.unix_socket import SERVING, STARTING, process_mark, run_folder
 from modelyard.run.unix_socket import listen as listen_inside
 from modelyard.serving_roles import GATEWAY, ROLES, Parts
 from modelyard.store.database import normalise
@@ -80,7 +79,7 @@ class Serving:
         if port is not None:
             listeners.append(held.enter_context(closing(listen(settings.host, port, f"serve {role}"))))
             self.url = url_of(listeners[0])
-        self.socket = folder / f"{role}-{os.getpid()}{SERVING}"
+        self.socket = folder / f"{role}-{process_mark()}{SERVING}"
         self._early = self.socket.with_suffix(STARTING)
         for name in (self.socket, self._early):
             held.callback(name.unlink, missing_ok=True)

@@ -5,6 +5,8 @@ import re
 import socket
 import struct
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 from modelyard.domain.errors import Invalid
@@ -14,7 +16,9 @@ SERVING, STARTING = ".sock", ".starting"
 """How the name of a process's socket ends: once it answers calls, and before, when it tells its health alone."""
 BACKLOG = 2048
 _CREDENTIALS = struct.Struct("3i")
-_OF_PROCESS = re.compile(rf".*[-.]([1-9]\d*)(?:{re.escape(SERVING)}|{re.escape(STARTING)})?")
+_OF_PROCESS = re.compile(rf".*[-.]([0-9a-f]+)-([1-9]\d*)(?:{re.escape(SERVING)}|{re.escape(STARTING)})?")
+_HALF_MADE_S = 60.0
+"""A socket that has no listener for so long was left by whoever was about to listen."""
 _MOST_PATH_BYTES = 107
 """What `sun_path` holds beside its zero (unix(7))."""
 
@@ -34,12 +38,32 @@ def run_folder(data: Path) -> Path:
     return folder
 
 
+def process_mark(pid: int | None = None) -> str:
+    """What a process's names in the run folder carry: its number, and the namespace in which that is its number.
+
+    Containers that share a data folder each count their processes anew.
+
+    Args:
+        pid: A process of this namespace; None: this one.
+    """
+    return f"{_pid_namespace()}-{os.getpid() if pid is None else pid}"
+
+
 def forget_the_dead(folder: Path) -> None:
     """Remove what is named after a process that is gone: one that was killed removes nothing itself."""
+    here = _pid_namespace()
     for path in folder.iterdir():
         named = _OF_PROCESS.fullmatch(path.name)
-        if named is not None and not _is_alive(int(named[1])):
+        if named is not None and not (_is_alive(int(named[2])) if named[1] == here else _is_listened_on(path)):
             path.unlink(missing_ok=True)
+
+
+def _pid_namespace() -> str:
+    """The number of this process's pid namespace (namespaces(7)), in hexadecimal; 0 on systems that have none."""
+    try:
+        return f"{Path('/proc/self/ns/pid').stat().st_ino:x}"
+    except FileNotFoundError:
+        return "0"
 
 
 def _is_alive(pid: int) -> bool:
@@ -52,18 +76,34 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def _is_listened_on(path: Path) -> bool:
+    """Whether somebody listens there, or may be about to: of a process in another namespace the kernel tells no more."""
+    try:
+        bound_at = path.stat().st_mtime
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+            connection.setblocking(False)
+            connection.connect(str(path))
+    except FileNotFoundError:
+        return False
+    except ConnectionRefusedError:
+        return time.time() - bound_at < _HALF_MADE_S
+    except OSError:
+        return True  # it is busy, or of another kind
+    return True
+
+
 def listen(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """A listening socket under this name; it takes the name from whoever had it, so the caller holds a lock that says it may.
 
     Raises:
         Invalid: `data_folder_too_deep`, the path is longer than a socket's name can be.
     """
-    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh = path.with_suffix(f".{process_mark()}")
     if len(os.fsencode(fresh)) > _MOST_PATH_BYTES:
         raise Invalid(
             "data_folder_too_deep",
             f"{path} is too long for the name of a socket.",
-            f"Choose a data folder whose path is shorter than {_MOST_PATH_BYTES - 30} bytes.",
+            f"Choose a data folder whose path is shorter than {_MOST_PATH_BYTES - 40} bytes.",
         )
     fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, kind)

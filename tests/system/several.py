@@ -12,6 +12,8 @@ import httpx2
 from caller import Caller
 from yard import until
 
+from modelyard.run.unix_socket import process_mark
+
 ROLES = ("auth", "upload", "builder", "inference", "runner", "gateway")
 LISTENING = ("auth", "upload", "gateway")
 UP_S = 60.0
@@ -121,7 +123,7 @@ class Several(Caller):
 
     def socket(self, part: Part) -> Path:
         """Where the process answers inside the data folder, once it does."""
-        named = self.data / "run" / f"{part.role}-{part.pid}.sock"
+        named = self.data / "run" / f"{part.role}-{process_mark(part.pid)}.sock"
         early = named.with_suffix(".starting")
         return early if early.exists() else named
 

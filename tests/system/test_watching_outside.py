@@ -8,6 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from yard import Yard, flask_app, until
 
+from modelyard.run.unix_socket import process_mark
+
 pytestmark = pytest.mark.sandbox
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -29,7 +31,7 @@ def watched(tmp_path: Path, flags: tuple[str, ...]) -> Iterator[Yard]:
 def counted(yard: Yard) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """What `/metrics` says on the Unix socket of the data folder."""
     assert yard.process is not None
-    path = yard.data / "run" / f"up-{yard.process.pid}.sock"
+    path = yard.data / "run" / f"up-{process_mark(yard.process.pid)}.sock"
     assert path.stat().st_mode & 0o777 == 0o600
     with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
         families = text_string_to_metric_families(client.get("/metrics").raise_for_status().text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.domain.errors import Invalid
-from modelyard.run.unix_socket import forget_the_dead, listen, run_folder
+from modelyard.run.unix_socket import forget_the_dead, listen, process_mark, run_folder
 
 
 def a_dead_process() -> int:
@@ -20,7 +20,7 @@ def a_dead_process() -> int:
 
 def test_what_is_named_after_a_dead_process_is_removed_and_nothing_else(short_folder: str) -> None:
     folder = run_folder(Path(short_folder))
-    dead, alive = a_dead_process(), os.getpid()
+    dead, alive = process_mark(a_dead_process()), process_mark(os.getpid())
     kept = [f"upload-{alive}.sock", f"gateway-{alive}.starting", "door.sock", "door.lock", "runner.lock", "ways-in.sock"]
     for name in (*kept, f"upload-{dead}.sock", f"gateway-{dead}.starting", f"door.{dead}"):
         (folder / name).touch()
@@ -28,6 +28,23 @@ def test_what_is_named_after_a_dead_process_is_removed_and_nothing_else(short_fo
     forget_the_dead(folder)
 
     assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
+
+
+def test_what_another_pid_namespace_listens_on_is_kept_and_what_it_left_is_removed(short_folder: str) -> None:
+    folder = run_folder(Path(short_folder))
+    elsewhere = f"{'f' * 8}-{os.getpid()}"
+    with closing(listen(folder / "auth.sock")), closing(listen(folder / "upload.sock")) as ended:
+        (folder / "auth.sock").rename(folder / f"auth-{elsewhere}.sock")
+        (folder / "upload.sock").rename(folder / f"upload-{elsewhere}.sock")
+        (folder / f"gateway-{elsewhere}.starting").hardlink_to(folder / f"upload-{elsewhere}.sock")
+        ended.close()
+        forget_the_dead(folder)
+        assert len(list(folder.iterdir())) == 3, "whoever bound a moment ago may be about to listen"
+        os.utime(folder / f"upload-{elsewhere}.sock", (0, 0))
+
+        forget_the_dead(folder)
+
+        assert [path.name for path in folder.iterdir()] == [f"auth-{elsewhere}.sock"]
 
 
 def test_a_name_is_taken_over_and_its_file_is_for_this_user_alone(short_folder: str) -> None:
