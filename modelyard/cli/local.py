@@ -1,6 +1,7 @@
 """Commands on this machine's own Modelyard: up, token, migrate, config show."""
 
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,6 +65,9 @@ def migrate(
     invocation: Invocation,
     *,
     roles: Annotated[bool, typer.Option("--roles", help="Make one Postgres role a service as well, with the least rights.")] = False,
+    log_ins: Annotated[
+        Path | None, typer.Option("--log-ins", metavar="DIR", help="As --roles, and make a log-in a service; DIR gets their passwords.")
+    ] = None,
 ) -> None:
     """Bring the database to the newest schema.
 
@@ -73,6 +77,7 @@ def migrate(
     """
     from modelyard.store.database import Database, sqlite_url  # noqa: PLC0415 - loads the database's library
     from modelyard.store.doorbell import Doorbell  # noqa: PLC0415 - as the line before
+    from modelyard.store.log_ins import make_log_ins  # noqa: PLC0415 - as the line before
     from modelyard.store.migrations import migrate as apply  # noqa: PLC0415 - as the line before
     from modelyard.store.roles import grant  # noqa: PLC0415 - as the line before
 
@@ -81,7 +86,7 @@ def migrate(
     with closing(Database(settings.database_url or sqlite_url(settings.data / "modelyard.db"), Doorbell())) as database:
         database.wait_until_ready(settings.database_wait_s)
         revision = apply(database.url)
-        made = grant(database) if roles else ()
+        made = make_log_ins(database, log_ins) if log_ins else grant(database) if roles else ()
     invocation.screen.answer({"revision": revision, "roles": list(made)}, revision)
 
 

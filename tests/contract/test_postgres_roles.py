@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from parts.postgres import Postgres
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from modelyard.domain.errors import Invalid
 from modelyard.store import account_tables, tables
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
+from modelyard.store.log_ins import log_in, make_log_ins
 from modelyard.store.roles import GRANTS, SERVICES, grant, role
 from modelyard.store.schema import check_schema
 
@@ -200,3 +201,28 @@ def test_a_service_that_was_taken_over_is_refused_what_is_not_its_own(users: Map
         else:
             done.append((service, statement))
     assert done == []
+
+
+@pytest.mark.postgres
+def test_each_service_logs_in_by_a_file_that_is_its_users_alone_and_has_its_roles_rights(owner: Database, tmp_path: Path) -> None:
+    made = make_log_ins(owner, tmp_path / "secrets")
+    assert made == tuple(log_in(service) for service in SERVICES)
+    first = (tmp_path / "secrets" / "upload.pgpass").read_text()
+    assert (tmp_path / "secrets" / "upload.pgpass").stat().st_mode & 0o777 == 0o600
+
+    (tmp_path / "secrets" / "auth.pgpass").unlink()
+    make_log_ins(owner, tmp_path / "secrets")
+
+    assert (tmp_path / "secrets" / "upload.pgpass").read_text() == first, "a password that is in use stays"
+    server = make_url(owner.url)
+    for service, may in (("upload", False), ("auth", True)):
+        passfile = tmp_path / "secrets" / f"{service}.pgpass"
+        process = Database(f"postgresql://{log_in(service)}@{server.host}:{server.port}/{server.database}?passfile={passfile}", Doorbell())
+        with process.engine.connect() as connection:
+            assert connection.execute(text("select current_user")).scalar() == log_in(service)
+            if may:
+                connection.execute(text("select hash from passwords"))
+            else:
+                with pytest.raises(ProgrammingError, match="permission denied"):
+                    connection.execute(text("select hash from passwords"))
+        process.close()
