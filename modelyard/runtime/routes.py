@@ -28,6 +28,7 @@ class Route:
         label: The first part of the host name on which the model's own pages live.
         public: Whether anybody may call it, without a credential.
         shared_with: The users who may, beside the owner and administrators.
+        socket: The absolute path of the inlet's Unix socket; empty where the runtime hands out sockets itself.
     """
 
     model_id: str
@@ -46,6 +47,7 @@ class Route:
     label: str = ""
     public: bool = False
     shared_with: frozenset[str] = frozenset()
+    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
