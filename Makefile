@@ -1,7 +1,11 @@
 # Everything that is done to this project, by its verb. `make` alone lists them.
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
-COMPILE := uv pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command 'make lock' --all-extras pyproject.toml
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command 'make lock' pyproject.toml
+ALL := --all-extras
+# What the image of the services holds: the same pins, for the parts of several processes alone.
+STACK := --extra docker --extra kafka --extra otel --extra postgres --constraint requirements.lock
+STACK_LOCK := deploy/stack/requirements.lock
 
 .DEFAULT_GOAL := help
 
@@ -22,13 +26,16 @@ check: ## Lint, format, types, import contracts, lock
 	$(BIN)ruff format --check .
 	$(BIN)mypy
 	$(BIN)lint-imports
-	@cp requirements.lock .lock.fresh && $(BIN)$(COMPILE) -o .lock.fresh
-	@for lock in requirements.lock .lock.fresh; do sed '/--hash=/d; s/ \\$$//' $$lock >$$lock.pins; done
-	@diff requirements.lock.pins .lock.fresh.pins && rm requirements.lock.pins .lock.fresh.pins .lock.fresh
+	@cp requirements.lock .lock.fresh && cp $(STACK_LOCK) .stack.lock.fresh
+	@$(BIN)$(COMPILE) $(ALL) -o .lock.fresh && $(BIN)$(COMPILE) $(STACK) -o .stack.lock.fresh
+	@for lock in requirements.lock .lock.fresh $(STACK_LOCK) .stack.lock.fresh; do sed '/--hash=/d; s/ \\$$//' $$lock >$$lock.pins; done
+	@diff requirements.lock.pins .lock.fresh.pins && diff $(STACK_LOCK).pins .stack.lock.fresh.pins
+	@rm -f requirements.lock.pins $(STACK_LOCK).pins .lock.fresh* .stack.lock.fresh*
 
 .PHONY: lock
 lock: ## Write the lock anew, keeping the pins that still fit; UPGRADE=--upgrade takes newer ones
-	$(BIN)$(COMPILE) $(UPGRADE) -o requirements.lock
+	$(BIN)$(COMPILE) $(ALL) $(UPGRADE) -o requirements.lock
+	$(BIN)$(COMPILE) $(STACK) $(UPGRADE) -o $(STACK_LOCK)
 
 .PHONY: format
 format: ## Write the code in its form
@@ -53,8 +60,24 @@ bench: ## Measure speed beside controls in the same run; results in benchmarks/r
 	$(PYTHON) -m benchmarks
 
 .PHONY: up
-up: ## Start the server on port 8080
-	$(BIN)modelyard up
+up: ## Build the images of the local stack, start it, wait until it is healthy
+	deploy/stack/up
+
+.PHONY: down
+down: ## Stop the local stack; VOLUMES=1 removes what it keeps as well
+	docker compose down --remove-orphans $(if $(VOLUMES),--volumes)
+
+.PHONY: logs
+logs: ## Follow what the services of the local stack say
+	docker compose logs --follow --tail 100
+
+.PHONY: ps
+ps: ## List the services of the local stack and how they are
+	docker compose ps --all
+
+.PHONY: token
+token: ## Print an administrator's token for the local stack
+	@docker compose exec -T auth modelyard token
 
 .PHONY: demo
 demo: ## Upload the example app, call it, print its answer
