@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from copies import Copy
 from history import checker, counting, planted
 from history.checker import Fault, Kind
 from history.clients import Clients, Upload
@@ -28,7 +29,8 @@ from modelyard.store.doorbell import Doorbell
 if TYPE_CHECKING:
     from parts.postgres import Postgres
 
-AT_ONCE = 6
+AT_ONCE = 12
+"""Uploads in flight: those of dead processes wait for the end of what these held, and the others go on."""
 READY_S = 600.0
 REST_S = 240.0
 BUILT_S = 5.0
@@ -40,6 +42,7 @@ LOOK_EVERY_S = 0.5
 SOON = {
     # What a dead process held is free as soon as a loaded machine allows.
     "MODELYARD_BUILD__LEASE_S": "5",
+    "MODELYARD_BUILD__CONCURRENCY": "4",
     "MODELYARD_UPLOAD__CLAIM_LEASE_S": "3",
     "MODELYARD_UPLOAD__STAGING_GRACE_S": "2",
     "MODELYARD_LIMITS__CALLS_PER_MINUTE": "1000000",
@@ -62,7 +65,7 @@ class KillGround:
 
         self.broker, bootstrap = broker, broker.bootstrap
         program = (PLANTED, bug, "modelyard") if bug else ("-m", "modelyard")
-        self.several = Several(folder / "data", url, bootstrap, variables=SOON, program=program)
+        self.several = Several(folder / "data", url, bootstrap, variables=SOON, program=program, begin=Copy)
         self._database = Database(url, Doorbell())
         with self._database.write() as session:
             session.execute(text(counting.TABLE))

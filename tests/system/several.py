@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from caller import Caller
+from copies import Copy
 from yard import until
 
 from modelyard.run.unix_socket import process_mark
@@ -20,6 +21,12 @@ UP_S = 60.0
 DOWN_S = 40.0
 
 
+def anew(words: Sequence[str], variables: Mapping[str, str], said: Path) -> "subprocess.Popen[bytes]":
+    """A process of Python that begins from nothing."""
+    with said.open("ab") as log:
+        return subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=variables)
+
+
 class Part:
     """One process.
 
@@ -27,11 +34,10 @@ class Part:
         said: The file that it prints into.
     """
 
-    def __init__(self, role: str, words: list[str], variables: Mapping[str, str], said: Path) -> None:
+    def __init__(self, role: str, process: "subprocess.Popen[bytes] | Copy", said: Path) -> None:
         self.role = role
         self.said = said
-        with said.open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **variables})
+        self.process = process
 
     @property
     def pid(self) -> int:
@@ -62,6 +68,7 @@ class Several(Caller):
         database_url: A fresh database at the newest revision.
         variables: Further settings.
         program: What Python is to run as the product.
+        begin: Starts a process of Python by its words, its environment and the file that it prints into.
     """
 
     def __init__(
@@ -72,8 +79,10 @@ class Several(Caller):
         *flags: str,
         variables: Mapping[str, str] | None = None,
         program: Sequence[str] = ("-m", "modelyard"),
+        begin: "Callable[[Sequence[str], Mapping[str, str], Path], subprocess.Popen[bytes] | Copy]" = anew,
     ) -> None:
         self.data = data
+        self._begin = begin
         self._flags = flags
         self._program = program
         self._variables = {
@@ -98,7 +107,8 @@ class Several(Caller):
     def run(self, role: str, words: Sequence[str]) -> Part:
         """Start a process beside them, by these words for Python."""
         said = self.data.parent / f"{self.data.name}-{role}-{len(self.parts)}.log"
-        part = Part(role, [sys.executable, *words], self._variables, said)
+        said.touch()
+        part = Part(role, self._begin(words, {**os.environ, **self._variables}, said), said)
         self.parts.append(part)
         return part
 
