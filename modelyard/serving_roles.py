@@ -24,6 +24,7 @@ from modelyard.web.app import Health, create_app
 from modelyard.web.apps_gate import AppsGate, console_name
 from modelyard.web.credentials import Credentials
 from modelyard.web.entering import Entering
+from modelyard.web.introspection import PRINCIPAL, TRUST, DoorRules, Introspection
 from modelyard.web.limits import Limits
 from upload_service.service import builder_role, upload
 
@@ -82,9 +83,10 @@ class Role:
 
 
 def _auth(parts: Parts) -> Composed:
-    made = auth(parts.kernel)
-    inside = Service("entering", mounts={entering.PATH: Guarded(Entering(made.opening.enter), Action.PUBLIC)})
-    return _called(parts, made.service, inside)
+    made, credentials = auth(parts.kernel), _credentials(parts)
+    told = Guarded(Introspection(credentials, DoorRules.of(parts.kernel.settings)), Action.PUBLIC)
+    mounts = {entering.PATH: Guarded(Entering(made.opening.enter), Action.PUBLIC), TRUST: told, PRINCIPAL: told}
+    return _called(parts, made.service, Service("inside", mounts=mounts), credentials=credentials)
 
 
 def _upload(parts: Parts) -> Composed:
@@ -169,9 +171,9 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-def _called(parts: Parts, *services: Service) -> Composed:
+def _called(parts: Parts, *services: Service, credentials: Credentials | None = None) -> Composed:
     """A role that looks at callers' credentials itself."""
-    credentials = _credentials(parts)
+    credentials = credentials or _credentials(parts)
     limits = Limits(parts.kernel.settings.limits)
 
     def app(every: Sequence[Service]) -> Asgi:

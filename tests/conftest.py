@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parts import engine, kafka, postgres, postgres_container
+from parts import engine, kafka, nginx, postgres, postgres_container
 
 LEFT = pytest.StashKey[int]()
 PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision", "slow")
@@ -94,23 +94,22 @@ def _required(config: pytest.Config) -> set[str]:
     return (set(BUILT) if "all" in named else named) | chosen
 
 
-BUILT = ("sandbox", "browser", "postgres", "kafka", "slow")
+BUILT = ("sandbox", "browser", "postgres", "kafka", "nginx", "slow")
 """What `all` stands for: the parts of this version but `docker`, whose engine and images take root and minutes; it is named by itself."""
 
 
 def _missing(part: str) -> str:
-    if part == "sandbox":
-        return _missing_sandbox()
-    if part == "browser":
-        return "" if shutil.which("chromium") else "chromium is not installed"
-    if part == "docker":
-        return engine.missing(postgres.IMAGE, kafka.IMAGE)
-    if part == "kafka":
-        return kafka.missing()
-    if part == "postgres":
-        return postgres.missing()
-    # Every machine has the time; who only wants to know whether a change broke something has not.
-    return "" if part == "slow" else "no test of this version needs it"
+    why = {
+        "sandbox": _missing_sandbox,
+        "browser": lambda: "" if shutil.which("chromium") else "chromium is not installed",
+        "docker": lambda: engine.missing(postgres.IMAGE, kafka.IMAGE),
+        "kafka": kafka.missing,
+        "postgres": postgres.missing,
+        "nginx": nginx.missing,
+        # Every machine has the time; who only wants to know whether a change broke something has not.
+        "slow": str,
+    }.get(part)
+    return why() if why else "no test of this version needs it"
 
 
 def _missing_sandbox() -> str:

@@ -2,7 +2,7 @@
 
 import hmac
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
+class Ground:
     """What could end a credential that was good when it was looked at.
 
     Args:
@@ -47,12 +47,12 @@ class _Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """Whom a credential stands for, believed until then without another look."""
 
     principal: Principal
     until: float
-    ground: _Ground
+    ground: Ground
 
 
 class Credentials:
@@ -66,19 +66,39 @@ class Credentials:
         self._database = database
         self._clock = clock
         self._verifier = TokenVerifier()
+        self._keys: Mapping[str, Mapping[str, object]] = {}
         self._revoked: dict[str, int] = {}
-        self._known: dict[bytes, _Known] = {}
+        self._known: dict[bytes, Known] = {}
 
     def refresh(self) -> bool:
         """Read anew which keys sign and what was revoked; a loop's step, called once before the first request."""
         now = self._clock()
         with self._database.read() as session:
-            self._verifier.trust(accounts.public_keys(session, now))
+            self._keys = accounts.public_keys(session, now)
             self._revoked = accounts.revocations(session, now)
+        self._verifier.trust(self._keys)
         return False
+
+    @property
+    def keys(self) -> Mapping[str, Mapping[str, object]]:
+        """The JWK of every key whose tokens are good, by its id."""
+        return self._keys
+
+    @property
+    def revoked(self) -> Mapping[str, int]:
+        """What must be refused: subjects, and of an account the smallest epoch that is still good."""
+        return self._revoked
 
     async def by_token(self, token: str) -> Principal | None:
         """See `Authenticator`; an API key's row is read in a thread."""
+        return _principal(await self.known_by_token(token))
+
+    async def by_app_cookie(self, value: str, model_id: str) -> Principal | None:
+        """The principal of the cookie that opens this one model's own host; it has no scope but calls, and ends with its session."""
+        return _principal(await self.known_by_app_cookie(value, model_id))
+
+    async def known_by_token(self, token: str) -> Known | None:
+        """As `by_token`, with what could end it."""
         if not _is_plausible(token):
             return None
         mark = _mark("token", token)
@@ -95,11 +115,11 @@ class Credentials:
             return None
         name = _mark("cookie", value)
         if known := self._still_good(name):
-            return known
-        return self._keep(name, await to_thread.run_sync(self._session, session_id, secret))
+            return known.principal
+        return _principal(self._keep(name, await to_thread.run_sync(self._session, session_id, secret)))
 
-    async def by_app_cookie(self, value: str, model_id: str) -> Principal | None:
-        """The principal of the cookie that opens this one model's own host; it has no scope but calls, and ends with its session."""
+    async def known_by_app_cookie(self, value: str, model_id: str) -> Known | None:
+        """As `by_app_cookie`, with what could end it."""
         if not _is_plausible(value):
             return None
         mark = _mark(f"app {model_id}", value)
@@ -110,7 +130,7 @@ class Credentials:
             return None
         return self._keep(mark, await to_thread.run_sync(self._visit, claims))
 
-    def _key(self, key: ApiKey) -> _Known | None:
+    def _key(self, key: ApiKey) -> Known | None:
         now = self._clock()
         with self._database.read() as session:
             fact = accounts.key_fact(session, key.id)
@@ -129,7 +149,7 @@ class Credentials:
             # On a full disk a key must still be good: whoever would make room has nothing else.
             log.warning("use of a key not noted", key=key_id, exc_info=True)
 
-    def _session(self, session_id: str, secret: str) -> _Known | None:
+    def _session(self, session_id: str, secret: str) -> Known | None:
         now = self._clock()
         with self._database.read() as session:
             fact = accounts.session_fact(session, session_id)
@@ -137,7 +157,7 @@ class Credentials:
             return None
         return self._of_row(fact.holder, ALL_SCOPES, f"session:{session_id}", fact.expires_at, by_cookie=True)
 
-    def _visit(self, claims: Claims) -> _Known | None:
+    def _visit(self, claims: Claims) -> Known | None:
         # It lives for hours: whether its session has ended and what its account is by now, the rows say, not the token.
         now = self._clock()
         with self._database.read() as session:
@@ -147,30 +167,30 @@ class Credentials:
         ends = min(fact.expires_at, claims.expires_at)
         return self._of_row(fact.holder, VISIT, f"session:{claims.session_id}", ends, kid=claims.key_id, by_cookie=True)
 
-    def _claims(self, token: str) -> _Known | None:
+    def _claims(self, token: str) -> Known | None:
         claims = self._verifier.verify(token, API, self._clock())
         if claims is None:
             return None
         own, ends = f"session:{claims.session_id}", claims.expires_at + LEEWAY_S
-        ground = _Ground(ends, f"account:{claims.account_id}", claims.epoch, own, claims.key_id)
+        ground = Ground(ends, f"account:{claims.account_id}", claims.epoch, own, claims.key_id)
         principal = Principal(claims.username, claims.role, claims.scopes, claims.account_id, own)
         return self._known_by(principal, ends, ground)
 
-    def _of_row(self, holder: Holder, scopes: frozenset[str], own: str, ends: float, *, kid: str = "", by_cookie: bool = False) -> _Known:
-        ground = _Ground(ends, f"account:{holder.account_id}", holder.epoch, own, kid)
+    def _of_row(self, holder: Holder, scopes: frozenset[str], own: str, ends: float, *, kid: str = "", by_cookie: bool = False) -> Known:
+        ground = Ground(ends, f"account:{holder.account_id}", holder.epoch, own, kid)
         principal = Principal(holder.username, holder.role, scopes, holder.account_id, own, by_cookie)
         return self._known_by(principal, min(ends, self._clock() + KEPT_S), ground)
 
-    def _known_by(self, principal: Principal, until: float, ground: _Ground) -> _Known:
-        return _Known(replace(principal, still_good=partial(self._holds, ground)), until, ground)
+    def _known_by(self, principal: Principal, until: float, ground: Ground) -> Known:
+        return Known(replace(principal, still_good=partial(self._holds, ground)), until, ground)
 
-    def _still_good(self, mark: bytes) -> Principal | None:
+    def _still_good(self, mark: bytes) -> Known | None:
         known = self._known.get(mark)
         if known is None or known.until <= self._clock() or not self._holds(known.ground):
             return None
-        return known.principal
+        return known
 
-    def _holds(self, ground: _Ground) -> bool:
+    def _holds(self, ground: Ground) -> bool:
         revoked = self._revoked
         if ground.ends <= self._clock() or ground.own in revoked:
             return False
@@ -178,7 +198,7 @@ class Credentials:
             return False
         return ground.epoch >= revoked.get(ground.account, 0)
 
-    def _keep(self, mark: bytes, known: _Known | None) -> Principal | None:
+    def _keep(self, mark: bytes, known: Known | None) -> Known | None:
         # Asked again: it may have been revoked while its row was being read.
         if known is None or not self._holds(known.ground):
             self._known.pop(mark, None)
@@ -186,7 +206,11 @@ class Credentials:
         if len(self._known) >= MOST_KEPT:
             self._known.clear()
         self._known[mark] = known
-        return known.principal
+        return known
+
+
+def _principal(known: Known | None) -> Principal | None:
+    return known.principal if known is not None else None
 
 
 def _is_plausible(text: str) -> bool:

@@ -35,7 +35,7 @@ class Entering:
         passed_on = any(name == CALLER for name, _ in scope["headers"])
         if not is_internal(scope) or passed_on or (scope["method"], scope["path"]) != ("POST", PATH):
             raise NotFound if principal_of(scope) else no_credential()
-        asked = json.loads(await _body(receive))
+        asked = json.loads(await read_whole(receive))
         actor = Actor("", "", str(asked["address"]), scope["state"]["request_id"])
         cookie = await to_thread.run_sync(self._enter, str(asked["ticket"]), str(asked["label"]), actor)
         answer = json.dumps({"cookie": cookie}).encode()
@@ -44,7 +44,8 @@ class Entering:
         await send({"type": "http.response.body", "body": answer})
 
 
-async def _body(receive: Receive) -> bytes:
+async def read_whole(receive: Receive) -> bytes:
+    """The body of a call from inside, which is short."""
     body, more = b"", True
     while more and len(body) < MOST_BYTES:
         message = await receive()

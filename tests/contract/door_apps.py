@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -30,6 +30,7 @@ class Request:
     target: str
     fields: list[tuple[str, str]]
     body: bytes = b""
+    at: float = field(default_factory=time.monotonic)
 
     def get(self, name: str) -> list[str]:
         return [value for key, value in self.fields if key == name]
@@ -62,20 +63,32 @@ def ok(body: bytes = b"ok", head: bytes = b"") -> Reply:
     return says(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
 
+def listening(path: str) -> tuple[socket.socket, int]:
+    """A listener on this Unix socket, or on a free loopback port; and its port."""
+    if not path:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        return listener, int(listener.getsockname()[1])
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    return listener, 8080
+
+
 class App:
     """An app on a free loopback port: a thread a connection, each request answered by `reply`, which returns whether to go on.
 
     Args:
         reads_body: False: `reply` reads the body itself.
+        path: A Unix socket in the place of the port.
     """
 
-    def __init__(self, reply: Reply, *, reads_body: bool = True) -> None:
+    def __init__(self, reply: Reply, *, reads_body: bool = True, path: str = "") -> None:
+        self.path = path
         self.reply = reply
         self.requests: list[Request] = []
         self.connections = 0
         self._reads_body = reads_body
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener, self.port = listening(path)
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -151,15 +164,17 @@ class SocketApp:
     """An app on a free loopback port that speaks WebSocket: `handle` has each connection to itself.
 
     Args:
+        path: A Unix socket in the place of the port.
         words: As `websockets.sync.server.serve` has them.
     """
 
-    def __init__(self, handle: Callable[[ServerConnection], None], **words: Any) -> None:
+    def __init__(self, handle: Callable[[ServerConnection], None], path: str = "", **words: Any) -> None:
+        self.path = path
         self.connections: list[ServerConnection] = []
         self.closed: list[tuple[int | None, str | None]] = []
         self._handle = handle
-        self._server: Server = serve(self._serve, "127.0.0.1", 0, compression=None, **words)
-        self.port: int = self._server.socket.getsockname()[1]
+        listener, self.port = listening(path)
+        self._server: Server = serve(self._serve, sock=listener, compression=None, **words)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 

@@ -97,6 +97,13 @@ class Caller:
 class Stage:
     """The door as the web layer mounts it, on a loopback port, with all that a case needs to set up and look at."""
 
+    kind = "asgi"
+    workers = 1
+    """Processes that each keep connections of their own."""
+    sends: Mapping[str, str] = {}
+    """The fields by which a caller is known: none, as the web layer says who calls."""
+    sends_to_own_host: Mapping[str, str] = {}
+
     def __init__(self) -> None:
         self._apps: list[App | SocketApp] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -145,6 +152,21 @@ class Stage:
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
+
+    def request_id(self, _answer: "Answer") -> str:
+        """The id of the call that was answered so."""
+        return "req-1"
+
+    def drain(self) -> None:
+        """Begin its end: what is open is told to come again."""
+        self._server.should_exit = True
+
+    def ended(self) -> Route:
+        """The route that there is, as that of an instance that is not there."""
+        route = self.routes.find(("ann", "iris"))
+        assert route is not None
+        self.runner.gone.add((route.instance, route.start))
+        return route
 
     def deploy(self, reply: Reply, state: RouteState = RouteState.RUNNING, *, reads_body: bool = True, **limits: Any) -> App:
         """Put an app behind `/m/ann/iris`."""

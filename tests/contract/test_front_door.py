@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from door_apps import Request, ok, says, until
+from door_doors import DOORS, make_stage
 from door_stage import Answer, Stage
 
 from gateway.settings import DoorSettings
@@ -18,18 +19,19 @@ from modelyard.runtime.routes import RouteRemoved, RouteState
 
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SETTINGS = DoorSettings(absent_s=30.0, stall_s=5.0)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stage]:
-    server = Stage()
+@pytest.fixture(scope="module", params=DOORS)
+def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    server = make_stage(request.param, SETTINGS)
     yield server
     server.close()
 
 
 @pytest.fixture
 def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(DoorSettings(absent_s=30.0, stall_s=5.0))
+    server.set_up(SETTINGS)
     yield server
     server.take_down()
 
@@ -53,16 +55,8 @@ def test_method_path_query_and_body_reach_the_app_as_they_were_sent(stage: Stage
 
 def test_the_app_is_told_the_caller_and_not_its_secrets(stage: Stage) -> None:
     app = stage.deploy(ok())
-    stage.call(
-        "/",
-        Authorization="Bearer secret",
-        Cookie="session=1",
-        X_Modelyard_User="eve",
-        X_Forwarded_For="192.0.2.1",
-        Accept="a/b",
-        Connection="X-Hop",
-        X_Hop="1",
-    )
+    told = {"Cookie": "session=1", "X_Modelyard_User": "eve", "X_Forwarded_For": "192.0.2.1", "Accept": "a/b", "Connection": "X-Hop"}
+    answer = stage.call("/", **{"Authorization": "Bearer secret", "X_Hop": "1", **told, **stage.sends})
     [request] = app.requests
     assert request.target == "/"
     got = {name: request.get(name) for name, _ in request.fields}
@@ -70,7 +64,7 @@ def test_the_app_is_told_the_caller_and_not_its_secrets(stage: Stage) -> None:
     assert parse_traceparent(place)
     assert got == {
         "host": [f"127.0.0.1:{stage.port}"],
-        "x-request-id": ["req-1"],
+        "x-request-id": [stage.request_id(answer)],
         "x-modelyard-user": ["ann"],
         "x-modelyard-version": ["3"],
         "x-forwarded-for": ["127.0.0.1"],
@@ -133,7 +127,7 @@ def test_head_and_not_modified_have_no_body_and_keep_the_connection(stage: Stage
     for method, status in [("HEAD", 200), ("GET", 304), ("HEAD", 200), ("GET", 304)]:
         answer = stage.call("/", method)
         assert (answer.status, answer.body, answer.get("etag")) == (status, b"", ["e"])
-    assert app.connections == 1
+    assert app.connections <= stage.workers
 
 
 def test_interim_answers_are_not_passed_on(stage: Stage) -> None:
@@ -141,7 +135,10 @@ def test_interim_answers_are_not_passed_on(stage: Stage) -> None:
         says(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     )
     answer = stage.call("/")
-    assert (answer.status, answer.body, answer.get("link")) == (200, b"ok", [])
+    # nginx takes an interim answer for the last one: it is refused, as it must not be passed on either.
+    passed = (502, "bad_answer") if stage.kind == "nginx" else (200, "ok")
+    assert (answer.status, answer.code if answer.status == 502 else answer.body.decode()) == passed
+    assert answer.get("link") == []
 
 
 @pytest.mark.parametrize(
@@ -178,7 +175,7 @@ def test_a_herd_on_a_cold_model_shares_one_start(stage: Stage) -> None:
     assert timing.startswith("queue;dur=1.0, create;dur=0.0, boot;dur=500.0, ready;dur=20.0, app;dur=")
     assert stage.call("/").get("server-timing") == []
     assert (stage.routes.stats("model-1").calls, stage.is_quiet()) == (21, True)
-    assert max(stage.runner.asked_for) <= 16
+    assert all(count <= 16 for count in stage.runner.asked_for)
 
 
 def test_a_caller_who_leaves_a_cold_model_frees_the_count_and_leaves_the_start_to_others(stage: Stage) -> None:
@@ -188,6 +185,7 @@ def test_a_caller_who_leaves_a_cold_model_frees_the_count_and_leaves_the_start_t
         until(lambda: stage.runner.waiting == 1, "the call waits")
     until(lambda: stage.runner.waiting == 0 and stage.is_quiet(), "the call is counted out")
     stage.runner.hold.set()
+    until(lambda: not stage.runner.starting, "the start went on")
     assert stage.call("/").status == 200
     assert stage.runner.starts == 1
 

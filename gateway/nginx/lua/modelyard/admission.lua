@@ -1,0 +1,21 @@
+-- Who may call which model: `admit_call` of `modelyard/web/access.py`.
+
+local problems = require "modelyard.problems"
+
+local _M = {}
+
+-- nil where this caller may call the model, or the error; a route that is nil or false is of no model.
+function _M.refusal(principal, owner, name, route)
+  if not principal then
+    return not (route and route.public) and problems.no_credential() or nil
+  end
+  local scopes = principal.scopes
+  if not (scopes.predict or scopes["predict:" .. owner .. "/" .. name]) then
+    return problems.new("forbidden", "scope_too_small", "This credential is not good for calling this model.",
+      "Make a key for it: modelyard keys create --scope predict")
+  end
+  local may = route and (route.public or principal.role == "admin" or principal.username == owner or route.shared[principal.username])
+  return not may and problems.not_found() or nil
+end
+
+return _M

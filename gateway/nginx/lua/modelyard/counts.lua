@@ -1,0 +1,122 @@
+-- Calls in flight, in a shared dictionary, by the worker that carries them: what a dead worker had counted goes with it.
+--
+-- A worker counts a call in before it reads the route, and the runner writes a route before it reads the counts; both go through
+-- the dictionary's lock, so that either the call sees the new route or the runner sees the call (see `modelyard/runtime/routes.py`).
+
+local ffi = require "ffi"
+
+ffi.cdef "int kill(int pid, int sig);"
+
+local _M = {}
+
+local counts = ngx.shared.counts
+local NO_SUCH_PROCESS = 3
+local pid
+
+local function less(name)
+  local left = counts:incr(name, -1)
+  if left and left <= 0 then
+    counts:delete(name) -- no name stays in memory for having been asked for once
+  end
+end
+
+local function more(name)
+  local now, why = counts:incr(name, 1, 0)
+  if not now then
+    error("calls cannot be counted: " .. why)
+  end
+end
+
+local function workers()
+  local found = {}
+  for each in string.gmatch(counts:get("workers") or "", "%d+") do
+    found[#found + 1] = each
+  end
+  return found
+end
+
+local function is_alive(each)
+  return ffi.C.kill(tonumber(each), 0) == 0 or ffi.errno() ~= NO_SUCH_PROCESS
+end
+
+-- Takes the counts of dead workers away, and enters this one; each worker calls it as it starts, one after another.
+function _M.begin()
+  pid = tostring(ngx.worker.pid())
+  local living, dead = { pid }, {}
+  for _, each in ipairs(workers()) do
+    if each ~= pid then
+      local list = is_alive(each) and living or dead
+      list[#list + 1] = each
+    end
+  end
+  counts:set("workers", table.concat(living, " "))
+  if #dead > 0 then
+    for _, name in ipairs(counts:get_keys(0)) do
+      for _, each in ipairs(dead) do
+        if name:sub(1, #each + 1) == each .. " " then
+          counts:delete(name)
+        end
+      end
+    end
+  end
+  counts:add("began", ngx.now())
+end
+
+-- Counts a call in; it must come before the route is read.
+function _M.enter(key)
+  more(pid .. " u " .. key)
+  more(pid .. " f " .. key)
+end
+
+-- Notes that a call goes to this instance; `before` is the one that it was directed to, nil for none yet.
+function _M.direct(key, before, instance)
+  more(pid .. " d " .. instance)
+  less(before and pid .. " d " .. before or pid .. " u " .. key)
+end
+
+-- Counts a call out, once for each `enter`. Its end is noted before it is taken off.
+function _M.leave(key, instance, known)
+  less(instance and pid .. " d " .. instance or pid .. " u " .. key)
+  if known then
+    counts:set("e " .. key, ngx.now())
+  end
+  less(pid .. " f " .. key)
+end
+
+-- Counts a call that reached the app.
+function _M.reached(model_id)
+  counts:incr("c " .. model_id, 1, 0)
+end
+
+local function sum(kind, name)
+  local found = 0
+  for _, each in ipairs(workers()) do
+    found = found + (counts:get(each .. kind .. name) or 0)
+  end
+  return found
+end
+
+-- In flight, seconds idle, and calls of a model that is called by these keys.
+function _M.stats(model_id, keys)
+  local calls, in_flight = counts:get("c " .. model_id) or 0, 0
+  for _, key in ipairs(keys) do
+    in_flight = in_flight + sum(" f ", key)
+  end
+  local ended = counts:get("began") or ngx.now()
+  for _, key in ipairs(keys) do
+    ended = math.max(ended, counts:get("e " .. key) or 0)
+  end
+  ngx.update_time()
+  return { in_flight = in_flight, idle_s = in_flight > 0 and 0 or math.max(0, ngx.now() - ended), calls = calls }
+end
+
+-- Calls that may still reach the instance; the undirected are read first, as a call is directed before it stops being undirected.
+function _M.calls_to(instance, keys)
+  local undirected = 0
+  for _, key in ipairs(keys) do
+    undirected = undirected + sum(" u ", key)
+  end
+  return undirected + sum(" d ", instance)
+end
+
+return _M

@@ -1,0 +1,407 @@
+-- The front door: each phase of a request, in order. A mistake in here ends the request, and lets nothing pass.
+
+local admission = require "modelyard.admission"
+local apps_host = require "modelyard.apps_host"
+local balancer = require "ngx.balancer"
+local calls = require "modelyard.calls"
+local counts = require "modelyard.counts"
+local credentials = require "modelyard.credentials"
+local headers = require "modelyard.headers"
+local limits = require "modelyard.limits"
+local origins = require "modelyard.origins"
+local paths = require "modelyard.paths"
+local problems = require "modelyard.problems"
+local refuse = require "modelyard.refusing".refuse
+local replace = require "modelyard.refusing".replace
+local routes = require "modelyard.routes"
+local runner = require "modelyard.runner"
+local services = require "modelyard.services"
+local traces = require "modelyard.traces"
+local trust = require "modelyard.trust"
+
+local _M = {}
+
+local SMALL_BYTES = 65536 -- bodies up to this are taken whole before the app gets them, as `client_body_buffer_size` has it
+local COLLECTED_BYTES = 1048576
+local BUCKETS = { 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1024 }
+local MIB = 1048576
+local CONNECT_S, SEND_S = 5, 60
+local PROBE_MS = 5000
+local BRIEF_S = 5
+local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
+
+local function new_call(fields)
+  local request_id, target = ngx.var.request_id, ngx.var.request_uri
+  local path, query = paths.split(target)
+  return {
+    fields = fields, method = ngx.req.get_method(), request_id = request_id, address = ngx.var.remote_addr, scheme = ngx.var.scheme,
+    host = fields.host or "", raw_path = path, query = query, prefix = "", credential = fields.authorization or "",
+    traceparent = traces.here(fields.traceparent, request_id), checked = ngx.now(),
+    is_socket = fields.upgrade ~= nil and type(fields.upgrade) == "string" and fields.upgrade:lower() == "websocket",
+  }
+end
+
+-- Whether the request is written as every server reads it: in origin form, its lines ended by CRLF.
+local function is_plain()
+  local head = ngx.req.raw_header()
+  return head:find("^%S+ /") and not head:find("[^\r]\n")
+end
+
+-- To whom a call is known: its principal, nil where it has none, or the error.
+local function identify(call)
+  local problem = limits.before(call)
+  if problem then
+    return nil, problem
+  end
+  local known
+  if call.credential ~= "" then
+    local scheme, token = call.credential:match("^(%S+)%s+(.-)%s*$")
+    if scheme and scheme:lower() == "bearer" then
+      known, problem = credentials.by_token(token)
+    end
+  end
+  if problem then
+    return nil, problem
+  end
+  call.policy, call.allowance, problem = limits.count(call, known and known.principal)
+  if not problem and call.credential ~= "" and not known then
+    problem = problems.bad_credential()
+  end
+  return known, problem
+end
+
+local function cross_site(call)
+  local fields = call.fields
+  if call.is_socket then
+    return (origins.is_foreign(fields) or (fields.origin and call.credential == "")) and problems.cross_site()
+  end
+  return not origins.SAFE[call.method] and origins.is_foreign(fields) and problems.cross_site()
+end
+
+local function find_route(call)
+  local route = routes.find(call.key)
+  if route or routes.is_absent(call.key) then
+    return route
+  end
+  local changes = routes.changes()
+  local found, problem = runner.lookup(call.key)
+  if found == nil then
+    return nil, problem
+  end
+  routes.learn(call.key, found or nil, changes, trust.rules.absent_s)
+  return found and routes.ready(found) or nil
+end
+
+-- Sees to it that the model runs, once; the error where it does not.
+local function wake(call)
+  ngx.on_abort(function() ngx.exit(499) end)
+  local began = ngx.now()
+  local route, told = runner.activate(call.route.model_id, trust.rules.hold_s)
+  if not route then
+    return told
+  end
+  call.woken, call.timings, call.since = true, told, ngx.now()
+  call.began = began
+  calls.direct(call, route)
+end
+
+-- nil where the way to an instance is known, or the error.
+local function reach(call)
+  if call.route.state ~= "running" then
+    local problem = wake(call)
+    if problem then
+      return problem
+    end
+  else
+    calls.direct(call, call.route)
+  end
+  return not call.peer and problems.instance_gone() or nil
+end
+
+-- As `reach`, for a body that can be sent once: that somebody listens is seen before.
+local function reach_surely(call)
+  local problem = reach(call)
+  while not problem do
+    local sock = ngx.socket.tcp()
+    sock:settimeout(PROBE_MS)
+    if sock:connect(call.peer) then
+      sock:close()
+      return nil
+    end
+    problem = call.woken and problems.instance_gone() or wake(call)
+  end
+  return problem
+end
+
+local function bucket(limit)
+  for _, size in ipairs(BUCKETS) do
+    if limit <= size * MIB then
+      return "@streamed_" .. size
+    end
+  end
+  return "@streamed_" .. BUCKETS[#BUCKETS]
+end
+
+-- Where the body is carried: nil for here.
+local function lane(call)
+  local length, limit = call.fields["content-length"], call.route.max_body_bytes
+  if call.fields["transfer-encoding"] then
+    return limit <= COLLECTED_BYTES and "@collected" or bucket(limit)
+  end
+  return length and tonumber(length) > SMALL_BYTES and bucket(math.huge) or nil
+end
+
+local function upstream(call)
+  ngx.var.modelyard_upstream = call.route.keep_alive_s < BRIEF_S and "apps_brief" or "apps"
+  ngx.var.modelyard_target = call.path .. call.query
+end
+
+local function carry(call)
+  local length = tonumber(call.fields["content-length"] or "0")
+  if length > call.route.max_body_bytes then
+    return refuse(problems.body_too_large(call.route.max_body_bytes))
+  end
+  if call.is_socket then
+    return ngx.exec("@websocket")
+  end
+  local elsewhere = lane(call)
+  local problem = (elsewhere and reach_surely or reach)(call)
+  if problem then
+    return refuse(problem)
+  end
+  counts.reached(call.route.model_id)
+  headers.to_app(call)
+  upstream(call)
+  if elsewhere then
+    return ngx.exec(elsewhere)
+  end
+end
+
+-- Lets a call in, or refuses it; `identify_for` finds out who calls where that depends on the model.
+local function let_in(call, identify_for)
+  if call.fields["service-worker"] then
+    return refuse(problems.new("forbidden", "service_worker_refused", "A model's script may not become a service worker.", "Register none."))
+  end
+  if not routes.is_told() then
+    return refuse(problems.starting())
+  end
+  counts.enter(call.key) -- before the route is read: a freeze that follows sees this call
+  call.is_counted = true
+  local route, problem = find_route(call)
+  local known = call.known
+  if not problem and identify_for then
+    known, problem = identify_for(call, route and route.model_id or "")
+  end
+  if problem then
+    return refuse(problem)
+  end
+  call.principal, call.ground = known and known.principal, known and known.ground
+  local owner, name = call.owner, call.name
+  if route then
+    owner, name = route.owner, route.name
+  end
+  problem = admission.refusal(call.principal, owner, name, route)
+  if problem then
+    return apps_host.refuse(call, problem)
+  end
+  call.route = route
+  return carry(call)
+end
+
+local function below_prefix(call)
+  local known, problem = identify(call)
+  problem = problem or cross_site(call)
+  if problem then
+    return refuse(problem)
+  end
+  if paths.is_refused(call.raw_path) then
+    return refuse(problems.path_refused())
+  end
+  call.known = known
+  call.owner, call.name, call.prefix, call.path = paths.parse(call.raw_path)
+  if not call.owner then
+    return refuse(problems.not_found())
+  end
+  call.key = routes.by_name(call.owner, call.name)
+  return let_in(call)
+end
+
+local function to_service(call)
+  if OWN_PATHS[ngx.var.uri] then
+    return ngx.exec("@own")
+  end
+  if call.is_socket then
+    return refuse(problems.not_found())
+  end
+  local role = services.owner_of(ngx.var.uri)
+  local path = services.next_of(role)
+  if not path then
+    return refuse(problems.service_down(role))
+  end
+  ngx.var.modelyard_role, ngx.var.modelyard_peer = role, "unix:" .. path
+  local fields = ngx.req.get_headers(0)
+  ngx.req.set_header("X-Modelyard-Caller", call.address)
+  ngx.req.set_header("X-Request-Id", call.request_id)
+  ngx.req.set_header("traceparent", call.traceparent)
+  if fields.tracestate and not traces.parse(fields.traceparent) then
+    ngx.req.clear_header("tracestate")
+  end
+  return ngx.exec("@service")
+end
+
+-- The access phase.
+function _M.access()
+  local fields = ngx.req.get_headers(0)
+  local call = new_call(fields)
+  calls.open(call)
+  if not is_plain() then
+    return refuse(problems.new("malformed", "malformed", "The request cannot be read.", "See /openapi.json."))
+  end
+  if not trust.look() then
+    return refuse(problems.starting())
+  end
+  local problem = origins.doubled(fields)
+  if problem then
+    return refuse(problem)
+  end
+  local name = origins.host_name(fields.host)
+  if name:sub(-#trust.below_apps) == trust.below_apps then
+    return apps_host.pass(call, name:sub(1, -#trust.below_apps - 1), let_in)
+  end
+  if not trust.hosts[name] then
+    return refuse(problems.new("misdirected", "host_refused", "This server does not answer for that host name.",
+      "Use localhost, or name the host in the setting `hosts`."))
+  end
+  if call.raw_path:sub(1, 3) == "/m/" then
+    return below_prefix(call)
+  end
+  return to_service(call)
+end
+
+-- The access phase of a body in chunks that must be seen whole: its limit is smaller than any that the server knows.
+function _M.collect()
+  local call = calls.current()
+  ngx.req.read_body()
+  local text, path = ngx.req.get_body_data(), ngx.req.get_body_file()
+  local size = text and #text or 0
+  if path then
+    local file = assert(io.open(path, "rb"))
+    size = file:seek("end")
+    file:close()
+  end
+  if size > call.route.max_body_bytes then
+    return refuse(problems.body_too_large(call.route.max_body_bytes))
+  end
+end
+
+-- The balancer phase: the peer that was chosen, and its model's time limit.
+function _M.balance()
+  local call = calls.current()
+  if call and call.peer then
+    assert(balancer.set_current_peer(call.peer))
+    assert(balancer.set_timeouts(CONNECT_S, math.max(SEND_S, call.route.timeout_s), call.route.timeout_s))
+  else
+    assert(balancer.set_current_peer(ngx.var.modelyard_peer))
+  end
+end
+
+-- The header filter of apps' answers.
+function _M.filter_head()
+  local call = calls.current()
+  if not call or call.is_refused then
+    return
+  end
+  if ngx.req.http_version() < 1 then
+    return ngx.exit(ngx.ERROR) -- what the app sent is not HTTP, and would be passed on without a head
+  end
+  local status = ngx.status
+  if status < 200 or status > 599 then
+    return replace(problems.bad_answer("it has the status " .. status))
+  end
+  if call.ground and not (trust.look() and trust.holds(call.ground)) then
+    return replace(problems.credential_ended())
+  end
+  local why = headers.to_caller(call)
+  if why then
+    return replace(problems.bad_answer(why))
+  end
+  local header = ngx.header
+  header["X-Request-Id"] = call.request_id
+  if call.policy then
+    header["RateLimit-Policy"], header["RateLimit"] = call.policy, call.allowance
+  end
+  if call.timings then
+    local told = {}
+    for _, name in ipairs({ "queue", "create", "boot", "ready" }) do
+      if call.timings[name] then
+        told[#told + 1] = string.format("%s;dur=%.1f", name, call.timings[name] * 1000)
+      end
+    end
+    told[#told + 1] = string.format("app;dur=%.1f", (ngx.now() - call.since) * 1000)
+    header["Server-Timing"] = table.concat(told, ", ")
+  end
+end
+
+-- The body filter of apps' answers: what outlasts its caller's credential ends, and never looks whole.
+function _M.filter_body()
+  local instead = ngx.ctx.instead
+  if instead then
+    ngx.arg[1] = not ngx.ctx.was_told and instead or nil
+    ngx.arg[2] = true
+    ngx.ctx.was_told = true
+    return
+  end
+  local call = ngx.ctx.call
+  if call and call.ground and not call.is_refused and ngx.now() - call.checked >= trust.rules.ask_again_s then
+    call.checked = ngx.now()
+    if not (trust.look() and trust.holds(call.ground)) then
+      return ngx.ERROR
+    end
+  end
+end
+
+local function last_of(name)
+  return string.match(ngx.var[name] or "", "([^, :]*)%s*$")
+end
+
+-- Answers where an app or a service gave none; an instance that is not there is woken once.
+function _M.after()
+  local call, status = calls.current(), ngx.status
+  if not call or not call.route then
+    local role = ngx.var.modelyard_role
+    return refuse(status == 504 and problems.new("too_slow", "service_too_slow", "The role " .. role .. " was silent for too long.",
+      "Call again; see the log of its processes.") or problems.new("bad_answer", "service_gone",
+      "The process of the role " .. role .. " ended before it answered.", "Send it again, with the same Idempotency-Key."))
+  end
+  local is_there = last_of("upstream_connect_time") ~= "-"
+  if not is_there and not call.woken and not lane(call) then
+    local problem = wake(call)
+    if problem then
+      return refuse(problem)
+    end
+    headers.to_app(call)
+    upstream(call)
+    return ngx.exec("@again")
+  end
+  if is_there and status == 504 then
+    return refuse(problems.too_slow(call.route.timeout_s))
+  end
+  local received = tonumber(last_of("upstream_bytes_received"))
+  return refuse(received and received > 0 and problems.bad_answer("it cannot be read") or problems.instance_gone())
+end
+
+-- Answers for what the server itself refused.
+function _M.failed()
+  local call, status = calls.current(), ngx.status
+  if status == 413 and call and call.route then
+    return refuse(problems.body_too_large(call.route.max_body_bytes))
+  end
+  return refuse(require("modelyard.refusing").of_status(status))
+end
+
+-- The log phase, of every request.
+function _M.log()
+  calls.close()
+end
+
+return _M

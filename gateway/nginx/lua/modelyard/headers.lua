@@ -1,0 +1,143 @@
+-- Header rules in both directions (`gateway/headers.py`): what of a call reaches an app, and what of its answer the caller.
+
+local cookies = require "modelyard.cookies"
+local locations = require "modelyard.locations"
+
+local _M = {}
+
+local MOST_FIELDS = 64
+
+local function set(text)
+  local found = {}
+  for name in text:gmatch("%S+") do
+    found[name] = true
+  end
+  return found
+end
+
+local function begins(name, starts)
+  for _, start in ipairs(starts) do
+    if name:sub(1, #start) == start then
+      return true
+    end
+  end
+  return false
+end
+
+-- What frames the body and what belongs to the connection, the server itself writes anew.
+local FRAMING = set "host content-length transfer-encoding"
+local NOT_TO_APP = set "connection keep-alive proxy-connection te trailer upgrade expect cookie authorization forwarded traceparent http2-settings"
+local NOT_TO_APP_BEGIN = { "proxy-", "x-forwarded-", "x-modelyard-" }
+local NOT_TO_CALLER = set([[
+  keep-alive proxy-connection te trailer upgrade accept-ch alt-svc clear-site-data critical-ch nel public-key-pins report-to
+  reporting-endpoints service-worker-allowed set-cookie2 set-login strict-transport-security x-content-type-options x-request-id
+  x-sendfile]])
+local NOT_TO_CALLER_BEGIN = { "access-control-", "proxy-", "ratelimit", "x-accel-", "x-modelyard-" }
+-- Below `/m/` an app answers on the origin of the console, and may set nothing that holds for that origin either.
+local NOT_ON_CONSOLE = set([[
+  content-security-policy content-security-policy-report-only origin-agent-cluster refresh set-cookie speculation-rules
+  use-as-dictionary www-authenticate]])
+local POINTERS = set "location content-location"
+local OWN = set "connection transfer-encoding"
+local LENGTH = { ["content-length"] = true, ["keep-alive"] = true, close = true }
+
+local function remembered(decide)
+  return setmetatable({}, { __index = function(known, name)
+    local told = decide(name)
+    rawset(known, name, told)
+    return told
+  end, __mode = "k" })
+end
+
+local reaches_app = remembered(function(name)
+  local plain = name:gsub("_", "-")
+  return not NOT_TO_APP[plain] and not begins(plain, NOT_TO_APP_BEGIN)
+end)
+local reaches_caller = remembered(function(name)
+  return not NOT_TO_CALLER[name] and not begins(name, NOT_TO_CALLER_BEGIN)
+end)
+
+-- The names in a `Connection` field, in lower case; the length of the body is never one of them.
+local function named_in(connection)
+  local found = {}
+  for _, value in ipairs(type(connection) == "table" and connection or { connection }) do
+    for name in value:gmatch("[^,%s]+") do
+      name = name:lower()
+      found[name] = not LENGTH[name] or nil
+    end
+  end
+  return found
+end
+
+-- Makes the call's header fields those that the app gets.
+function _M.to_app(call)
+  local fields, clear, write = call.fields, ngx.req.clear_header, ngx.req.set_header
+  local named = fields.connection and named_in(fields.connection)
+  for name in pairs(fields) do
+    if not FRAMING[name] and (not reaches_app[name] or (named and named[name])) then
+      clear(name)
+    end
+  end
+  write("X-Request-Id", call.request_id)
+  write("X-Modelyard-User", call.principal and call.principal.username or "")
+  write("X-Modelyard-Version", call.route.version)
+  write("X-Forwarded-For", call.address)
+  write("X-Forwarded-Proto", call.scheme)
+  write("X-Forwarded-Host", fields.host)
+  write("traceparent", call.traceparent)
+  if call.prefix ~= "" then
+    write("X-Forwarded-Prefix", call.prefix)
+  elseif fields.cookie then
+    local own = cookies.to_app(fields.cookie)
+    if own then
+      write("Cookie", own)
+    end
+  end
+end
+
+local function on_own_host(header, found)
+  if found["set-cookie"] then
+    local kept = {}
+    for _, value in ipairs(type(found["set-cookie"]) == "table" and found["set-cookie"] or { found["set-cookie"] }) do
+      kept[#kept + 1] = cookies.to_caller(value)
+    end
+    header["Set-Cookie"] = kept
+  end
+  if not found["cross-origin-opener-policy"] then
+    header["Cross-Origin-Opener-Policy"] = "same-origin-allow-popups"
+  end
+end
+
+local function point(header, name, value, place)
+  if type(value) == "table" then
+    value = value[1]
+  end
+  header[name] = locations.rewrite(value, place)
+end
+
+-- Makes the header fields of the app's answer those that the caller gets; why not, where the answer is none that may pass.
+function _M.to_caller(call)
+  local found, header = ngx.resp.get_headers(0), ngx.header
+  local connection = ngx.var.upstream_http_connection
+  local named = connection and named_in(connection)
+  local on_console, count = call.prefix ~= "", 0
+  for name, value in pairs(found) do
+    count = count + (OWN[name] and 0 or type(value) == "table" and #value or 1)
+    if POINTERS[name] then
+      point(header, name, value, call)
+    elseif not OWN[name] and (not reaches_caller[name] or (on_console and NOT_ON_CONSOLE[name]) or (named and named[name])) then
+      header[name] = nil
+    end
+  end
+  if count > MOST_FIELDS then
+    return "it has more than " .. MOST_FIELDS .. " header fields"
+  end
+  if on_console then
+    header["Content-Security-Policy"] = "sandbox"
+  else
+    on_own_host(header, found)
+  end
+  header["X-Content-Type-Options"] = "nosniff"
+end
+
+return _M

@@ -1,0 +1,98 @@
+-- How many calls are answered within a minute, counted as `modelyard/web/limits.py` does, by all workers together.
+--
+-- A window is two numbers: the calls of this minute, and those of the last one, weighted by how much of it still counts.
+
+local problems = require "modelyard.problems"
+local trust = require "modelyard.trust"
+
+local _M = {}
+
+local WINDOW_S = 60
+local ACCOUNT_WORTH = 2
+local IPV6_SITE_GROUPS = 4
+local dict = ngx.shared.limits
+local proven = ngx.shared.proven
+
+local function used(name, now)
+  local window = math.floor(now / WINDOW_S)
+  local last = dict:get(name .. " " .. window - 1) or 0
+  local current = dict:get(name .. " " .. window) or 0
+  return last * (1 - now % WINDOW_S / WINDOW_S) + current
+end
+
+local function take(name, now)
+  dict:incr(name .. " " .. math.floor(now / WINDOW_S), 1, 0, 2 * WINDOW_S)
+end
+
+local function reset_s(now)
+  return math.max(1, math.ceil(WINDOW_S - now % WINDOW_S))
+end
+
+local function limited(now)
+  return problems.new("limited", "rate_limited", "Too many calls within a minute.",
+    "Wait as long as Retry-After says; the settings below `limits` hold the numbers.", { retry_after_s = reset_s(now) })
+end
+
+-- What stands for whoever calls from there: a caller has a whole /64 of IPv6 addresses to choose from.
+local function site(address)
+  if not address:find(":", 1, true) then
+    return address
+  end
+  local before, after = address:match("^(.-)::(.*)$")
+  local groups = {}
+  for group in (before or address):gmatch("%x+") do
+    groups[#groups + 1] = group
+  end
+  if before then
+    local _, rest = after:gsub("%x+", "")
+    for _ = #groups + 1, 8 - rest do
+      groups[#groups + 1] = "0"
+    end
+    for group in after:gmatch("%x+") do
+      groups[#groups + 1] = group
+    end
+  end
+  return table.concat(groups, ":", 1, math.min(#groups, IPV6_SITE_GROUPS))
+end
+
+-- nil where the credential may be looked at, which may cost a question; an address that has used up its calls guesses no further.
+function _M.before(call)
+  if call.credential == "" or proven:get(ngx.md5(call.credential)) then
+    return nil
+  end
+  local now = ngx.now()
+  return used("anonymous " .. site(call.address), now) + 1 > trust.rules.anonymous_per_minute and limited(now) or nil
+end
+
+local function counted(policy, amount, name, account)
+  local now = ngx.now()
+  local so_far = used(name, now)
+  local over = so_far + 1 > amount or (account and used(account, now) + 1 > amount * ACCOUNT_WORTH)
+  if not over then
+    take(name, now)
+    if account then
+      take(account, now)
+    end
+  end
+  local left = over and 0 or math.max(0, math.floor(amount - so_far - 1))
+  return string.format('"%s";q=%d;w=%d', policy, amount, WINDOW_S), string.format('"%s";r=%d;t=%d', policy, left, reset_s(now)),
+    over and limited(now) or nil
+end
+
+-- Counts the call of a model: for its account, or for its address where the credential was not good, or there was none.
+-- The values of `RateLimit-Policy` and `RateLimit`, and the error of a call too many.
+function _M.count(call, principal)
+  local rules = trust.rules
+  if not principal then
+    if call.credential ~= "" then
+      proven:delete(ngx.md5(call.credential))
+    end
+    return counted("anonymous", rules.anonymous_per_minute, "anonymous " .. site(call.address))
+  end
+  if call.credential ~= "" then
+    proven:set(ngx.md5(call.credential), true)
+  end
+  return counted("calls", rules.calls_per_minute, "calls " .. principal.credential, "calls-sum " .. principal.account_id)
+end
+
+return _M

@@ -1,0 +1,28 @@
+-- A call's place in its trace (W3C Trace Context), as `modelyard/domain/causes.py` reads and writes it.
+
+local _M = {}
+
+local V00 = [[\A00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})\z]]
+local LATER = [[\A(?!ff|00)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?\z]]
+local KNOWN_FLAGS = 0x03
+local LONGEST = 512
+
+-- The trace's id and flags as the caller told them; nil where it told none that is valid.
+function _M.parse(text)
+  if type(text) ~= "string" or #text > LONGEST then
+    return nil
+  end
+  local found = ngx.re.match(text, V00, "jo") or ngx.re.match(text, LATER, "jos")
+  if not found then
+    return nil
+  end
+  return found[1], bit.band(tonumber(found[2], 16), KNOWN_FLAGS)
+end
+
+-- The value of `traceparent` for what is done here: below the caller's place, or in a trace that begins with this request.
+function _M.here(told, request_id)
+  local trace, flags = _M.parse(told)
+  return string.format("00-%s-%08x%08x-%02x", trace or request_id, math.random(0, 0x7fffffff), math.random(1, 0x7fffffff), flags or 1)
+end
+
+return _M
