@@ -20,6 +20,7 @@ from door_stage import LABEL, OWN_HOST, Answer, Runner
 from parts.nginx import Nginx
 from tokens.attacks import API, APP_HOST, Server, good
 from tokens.forge import jwk
+from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
 from gateway.settings import DoorSettings
@@ -37,7 +38,8 @@ from modelyard.web.tokens import Claims, payload_of
 PLENTY = 10**9
 OURS = {"date", "server", "connection", "x-request-id", "ratelimit", "ratelimit-policy"}
 """What the gate before the door adds to every answer."""
-CALLER = "ann"
+CALLER = "bob"
+"""Who calls ann's models: she has shared them."""
 
 
 class Knowing:
@@ -47,9 +49,19 @@ class Knowing:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.retired = ec.generate_private_key(ec.SECP256R1())
         self.keys: Mapping[str, Mapping[str, object]] = {"now": jwk(self.key, "now")}
-        self.revoked: dict[str, int] = {}
+        self._revoked: dict[str, int] = {}
+        self.told = 0
         self.api_keys: dict[str, str] = {}
         self.asked: list[str] = []
+
+    @property
+    def revoked(self) -> dict[str, int]:
+        self.told += 1
+        return self._revoked
+
+    @revoked.setter
+    def revoked(self, revoked: dict[str, int]) -> None:
+        self._revoked = revoked
 
     async def known_by_token(self, token: str) -> Known | None:
         self.asked.append(token)
@@ -121,11 +133,22 @@ class CountedRoutes:
         self._routes.close()
 
 
+class Cut(Answer):
+    """No answer: the door hung up before it had told anything."""
+
+    status, cut, body = 0, True, b""
+    fields: list[tuple[str, str]] = []  # noqa: RUF012 - nobody writes to it
+
+    def __init__(self) -> None:
+        pass
+
+
 class NginxStage:
     """See `Stage`: the same cases, through nginx; its callers send credentials, as there is no web layer before it."""
 
     kind = "nginx"
-    workers = 2
+    caller = CALLER
+    workers = 1
 
     def __init__(self, settings: DoorSettings) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
@@ -136,7 +159,7 @@ class NginxStage:
         self._apps: list[App | SocketApp] = []
         self._settings = settings
         self.knowing = Knowing()
-        self.nginx = Nginx(self.folder, STALL_S=f"{max(1, round(settings.stall_s))}", CONNECTIONS="4096")
+        self.nginx = Nginx(self.folder, STALL_S=f"{max(1, round(settings.stall_s))}", CONNECTIONS="4096", WORKERS="1")
         self.strays: list[bytes] = []
         self._servers = [
             UnixServer(Introspection(self.knowing, self._rules()), self.run / f"auth-{os.getpid()}.sock", drain_s=1),
@@ -160,18 +183,6 @@ class NginxStage:
         return {} if self.public else {"Authorization": f"Bearer {self.token}"}
 
     @property
-    def sends_to_own_host(self) -> dict[str, str]:
-        return {} if self.public else {"Cookie": f"__Host-modelyard-app={self.cookie}", "Sec-Fetch-Site": "none"}
-
-    @property
-    def token(self) -> str:
-        return self._credentials[0 if self.allowed else 2]
-
-    @property
-    def cookie(self) -> str:
-        return self._credentials[1]
-
-    @property
     def identified(self) -> list[str]:
         """The models for which it was asked who calls."""
         return [each for each in self.knowing.asked if each.startswith("model-")]
@@ -180,15 +191,36 @@ class NginxStage:
     def admitted(self) -> str:
         """The model that the door let the last call to: it says so to the app."""
         seen = [request for app in self._apps if isinstance(app, App) for request in app.requests[-1:]]
-        return max(seen, key=lambda request: request.at).get("x-forwarded-prefix")[0].removeprefix("/m/")
+        last = max(seen, key=lambda request: request.at)
+        prefix = last.get("x-forwarded-prefix")
+        if prefix:
+            return prefix[0].removeprefix("/m/")
+        label = last.get("x-forwarded-host")[0].partition(".")[0]
+        return next(f"{route.owner}/{route.name}" for route in self.routes.table.values() if route.label == label)
 
     @property
     def good(self) -> bool:
-        return not self.knowing.revoked
+        return not self.knowing._revoked
 
     @good.setter
     def good(self, good: bool) -> None:
+        self._told = self.knowing.told
         self.knowing.revoked = {} if good else {f"session:{self._session}": 0}
+
+    @property
+    def allowed(self) -> bool:
+        return self._allowed
+
+    @allowed.setter
+    def allowed(self, allowed: bool) -> None:
+        self._allowed = allowed
+        route = self.routes.find(("ann", "iris"))
+        if route is not None:
+            self.routes.apply([replace(route, shared_with=self._shared)])
+
+    @property
+    def _shared(self) -> frozenset[str]:
+        return frozenset({CALLER} if self._allowed else ())
 
     @property
     def public(self) -> bool:
@@ -212,16 +244,13 @@ class NginxStage:
         self.runner = Runner(self.routes)  # type: ignore[arg-type] # as much of them as it needs
         self.runner.hold.set()
         self._runner_app = asked_by_the_door(self.runner)
-        self.allowed, self._public, self.closed_early = True, False, 0
+        self._allowed, self._public, self.closed_early = True, False, 0
         self.strays.clear()
         self.knowing.revoked, self.knowing.asked = {}, []
         self._session = f"session-{next(self._numbers)}"
         server = self.knowing.server(CALLER, self._session)
-        self._credentials = (
-            good(server),
-            good(self.knowing.server("bob", self._session), APP_HOST),
-            good(self.knowing.server("eve", "eve")),
-        )
+        self.token, self.cookie = good(server), good(server, APP_HOST)
+        self._cookies: dict[str, str] = {OWN_HOST: self.cookie}
         self.routes.begin()
 
     def take_down(self) -> None:
@@ -238,10 +267,31 @@ class NginxStage:
         shutil.rmtree(self.folder)
         # What Lua says of itself is a fault of ours, whatever the case saw.
         wrong = [line for line in log.splitlines() if "lua" in line and ("[error]" in line or "[alert]" in line or "[crit]" in line)]
-        assert wrong == []
+        assert wrong == [], wrong
 
-    def request_id(self, answer: Answer) -> str:
-        return self._request_ids[answer]
+    def end_credential(self) -> None:
+        self.good = False
+        # The answer to the first question after that may have been on its way before it.
+        until(lambda: self.knowing.told >= self._told + 2, "the door knows")
+
+    def own_fields(self, host: str) -> Mapping[str, str]:
+        if self.public:
+            return {}
+        if host not in self._cookies:
+            model_id = next(route.model_id for (_, name), route in self.routes.table.items() if host.startswith(f"{name}."))
+            self._cookies[host] = good(self.knowing.server(CALLER, self._session, model_id), APP_HOST)
+        return {"Cookie": f"__Host-modelyard-app={self._cookies[host]}", "Sec-Fetch-Site": "none"}
+
+    def socket_fields(self, host: str) -> dict[str, str]:
+        if not host:
+            return self.sends
+        return {"Cookie": f"a=1; __Host-modelyard-app={self.cookie}", "Origin": f"http://{host}:{self.port}"}
+
+    def request_id(self, answer: Answer | ClientConnection) -> str:
+        if isinstance(answer, Answer):
+            return self._request_ids[answer]
+        assert answer.response is not None
+        return answer.response.headers["x-request-id"]
 
     def drain(self) -> None:
         """Begin its end: what is open is carried on for a while, and told to come again."""
@@ -273,8 +323,7 @@ class NginxStage:
         return own
 
     def point(self, app: App | SocketApp, state: RouteState, start: int = 1, **limits: Any) -> None:
-        shared = frozenset({CALLER, "bob"})
-        more = {"label": LABEL, "socket": app.path, "public": self._public, "shared_with": shared, **limits}
+        more = {"label": LABEL, "socket": app.path, "public": self._public, "shared_with": self._shared, **limits}
         route = Route("model-1", "ann", "iris", "version-3", 3, state, "i-1", start, **more)
         self.runner.warm["model-1"] = replace(route, state=RouteState.RUNNING)
         self.routes.apply([route])
@@ -289,7 +338,9 @@ class NginxStage:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
 
     def call_own(self, path: str = "/", method: str = "GET", body: Any = None, **fields: str) -> Answer:
-        fields["Cookie"] = "; ".join(each for each in (fields.get("Cookie"), self.sends_to_own_host.get("Cookie")) if each)
+        own = self.own_fields(OWN_HOST).get("Cookie")
+        # The cookie of ours that a case makes up would be one too many.
+        fields["Cookie"] = "; ".join(each for each in (fields.get("Cookie", "").replace("-app=secret", "-was=secret"), own) if each)
         told = {"Host": f"{OWN_HOST}:{self.port}", "Sec-Fetch-Site": "none", **fields}
         return self._call(path, method, body, told)
 
@@ -302,6 +353,8 @@ class NginxStage:
             named = {name.replace("_", "-"): value for name, value in fields.items()}
             connection.request(method, path, body, named, encode_chunked=hasattr(body, "__next__"))
             answer = Answer(connection.getresponse())
+        except http.client.RemoteDisconnected:
+            return Cut()
         finally:
             connection.close()
         self.closed_early += answer.cut

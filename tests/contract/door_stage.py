@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from door_apps import DEADLINE_S, App, Reply, SocketApp, until
+from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
 from gateway.door_routes import FrontDoorRoutes
@@ -98,11 +99,11 @@ class Stage:
     """The door as the web layer mounts it, on a loopback port, with all that a case needs to set up and look at."""
 
     kind = "asgi"
+    caller = "ann"
     workers = 1
     """Processes that each keep connections of their own."""
     sends: Mapping[str, str] = {}
     """The fields by which a caller is known: none, as the web layer says who calls."""
-    sends_to_own_host: Mapping[str, str] = {}
 
     def __init__(self) -> None:
         self._apps: list[App | SocketApp] = []
@@ -153,7 +154,19 @@ class Stage:
         self._thread.join()
         self._listener.close()
 
-    def request_id(self, _answer: "Answer") -> str:
+    def end_credential(self) -> None:
+        """End the credential of whoever calls, and return once the door knows."""
+        self.good = False
+
+    def own_fields(self, _host: str) -> Mapping[str, str]:
+        """The fields by which a caller is known on this model's own host."""
+        return {}
+
+    def socket_fields(self, _host: str) -> dict[str, str]:
+        """The fields by which the caller of a WebSocket is known."""
+        return {}
+
+    def request_id(self, _answer: "Answer | ClientConnection") -> str:
         """The id of the call that was answered so."""
         return "req-1"
 

@@ -65,7 +65,7 @@ def test_the_app_is_told_the_caller_and_not_its_secrets(stage: Stage) -> None:
     assert got == {
         "host": [f"127.0.0.1:{stage.port}"],
         "x-request-id": [stage.request_id(answer)],
-        "x-modelyard-user": ["ann"],
+        "x-modelyard-user": [stage.caller],
         "x-modelyard-version": ["3"],
         "x-forwarded-for": ["127.0.0.1"],
         "x-forwarded-proto": ["http"],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from door_apps import Request, ok, read_until, says, until
+from door_doors import DOORS, make_stage
 from door_stage import Stage
 
 from gateway.settings import DoorSettings
@@ -13,18 +14,19 @@ from modelyard.runtime.routes import RouteState
 
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SETTINGS = DoorSettings(absent_s=30.0, stall_s=5.0)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stage]:
-    server = Stage()
+@pytest.fixture(scope="module", params=DOORS)
+def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    server = make_stage(request.param, SETTINGS)
     yield server
     server.close()
 
 
 @pytest.fixture
 def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(DoorSettings(absent_s=30.0, stall_s=5.0))
+    server.set_up(SETTINGS)
     yield server
     server.take_down()
 
@@ -106,13 +108,22 @@ BAD = [
     b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000 + b"\r\n\r\n",
     b"HTTP/1.1 103 X\r\nA: b\r\n\r\n" * 4000,
 ]
+NOT_TOLD_BY_NGINX = [BAD[0], BAD[1], BAD[2], BAD[4]]
+"""Taken for HTTP/0.9, whose answers have no head: the door hangs up."""
+REPAIRED_BY_NGINX = [BAD[3], BAD[10]]
+"""Lines that end without CR, and the same field twice: written anew, so that nobody behind reads them in another way."""
 
 
 @pytest.mark.parametrize("garbage", BAD, ids=range(len(BAD)))
 def test_an_answer_that_is_not_http_or_too_much_is_a_bad_answer(stage: Stage, garbage: bytes) -> None:
     stage.deploy(says(garbage, stay=False))
     answer = stage.call("/")
-    assert (answer.status, answer.code) == (502, "bad_answer")
+    if stage.kind == "nginx" and garbage in NOT_TOLD_BY_NGINX:
+        assert answer.status == 0
+    elif stage.kind == "nginx" and garbage in REPAIRED_BY_NGINX:
+        assert (answer.status, answer.code if answer.status == 502 else "") in {(200, ""), (502, "bad_answer")}
+    else:
+        assert (answer.status, answer.code) == (502, "bad_answer")
 
 
 @pytest.mark.parametrize(
@@ -131,10 +142,8 @@ def test_an_answer_that_breaks_off_is_cut_for_the_caller_too(stage: Stage, short
 
 def test_an_instance_that_is_gone_is_woken_once_and_the_body_is_not_lost(stage: Stage) -> None:
     app = stage.deploy(ok())
-    stage.runner.gone.add(("i-1", 1))
-    old = stage.routes.find(("ann", "iris"))
+    old = stage.ended()
     stage.point(app, RouteState.COLD, start=2)
-    assert old is not None
     stage.routes.apply([old])
     assert stage.call("/", "POST", b"body").body == b"ok"
     assert stage.runner.starts == 1
@@ -189,7 +198,8 @@ def test_connections_are_kept_until_the_route_changes(stage: Stage) -> None:
     stage.point(app, RouteState.CLOSING)
     stage.point(app, RouteState.RUNNING)
     stage.call("/")
-    assert app.connections == 2
+    # nginx keeps them for as long as the same start of the instance listens on the same socket.
+    assert app.connections == (1 if stage.kind == "nginx" else 2)
     assert all(count <= 16 for count in stage.runner.asked_for)
 
 

@@ -3,13 +3,14 @@
 import json
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from posixpath import normpath
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import pytest
 from door_apps import DEADLINE_S, Reply, Request, ok
+from door_doors import DOORS, make_stage
 from door_stage import Stage
 
 from gateway.settings import DoorSettings
@@ -23,10 +24,11 @@ TRICKS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    stage.set_up(DoorSettings(absent_s=30.0))
+@pytest.fixture(scope="module", params=DOORS)
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    settings = DoorSettings(absent_s=30.0)
+    stage = make_stage(request.param, settings)
+    stage.set_up(settings)
     yield stage
     stage.take_down()
     stage.close()
@@ -55,11 +57,12 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ask(self, target: bytes, host: str) -> tuple[int, bytes]:
+    def ask(self, target: bytes, host: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and body; the connection is made anew where the last answer ended it."""
         if self._conn is None:
             self._conn, self._unread = socket.create_connection(("127.0.0.1", self._port), timeout=DEADLINE_S), b""
-        self._conn.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host.encode()))
+        told = "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode()
+        self._conn.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, host.encode(), told))
         head = self._until(lambda got: b"\r\n\r\n" in got).partition(b"\r\n\r\n")[0]
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
         size = len(head) + 4 + int(fields.get(b"content-length", b"0"))
@@ -114,7 +117,7 @@ def test_the_path_authorised_is_the_path_executed(stage: Stage, scaled: Callable
     with Wire(stage.port) as wire:
         for _ in range(scaled(100_000)):
             sent = fuzzed(rng)
-            status, body = wire.ask(sent, "localhost")
+            status, body = wire.ask(sent, "localhost", stage.sends)
             if status == 200:
                 passed += 1
                 check_executed(whole(sent), *json.loads(body), stage.admitted)
@@ -138,7 +141,7 @@ def test_the_path_on_a_models_own_host_is_the_apps_to_the_byte(stage: Stage, sca
     with Wire(stage.port) as wire:
         for _ in range(scaled(100_000)):
             sent, (host, model) = fuzzed(rng), rng.choice(hosts)
-            status, body = wire.ask(sent, host)
+            status, body = wire.ask(sent, host, stage.own_fields(host))
             if status != 200:
                 assert status in {400, 404}, sent
                 continue

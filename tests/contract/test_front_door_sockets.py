@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from door_apps import Request, ok, read_until, says, until
+from door_doors import DOORS, make_stage
 from door_stage import OWN_HOST, Stage
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -17,18 +18,19 @@ from modelyard.domain.causes import parse_traceparent
 from modelyard.runtime.routes import RouteRemoved, RouteState
 
 MIB = 1024 * 1024
+SETTINGS = DoorSettings(absent_s=30.0, message_bytes=MIB, ask_again_s=0.05)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stage]:
-    server = Stage()
+@pytest.fixture(scope="module", params=DOORS)
+def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    server = make_stage(request.param, SETTINGS)
     yield server
     server.close()
 
 
 @pytest.fixture
 def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(DoorSettings(absent_s=30.0, message_bytes=MIB, ask_again_s=0.05))
+    server.set_up(SETTINGS)
     yield server
     server.take_down()
 
@@ -47,7 +49,9 @@ def dial(stage: Stage, path: str = "/ws", host: str = "", **words: Any) -> Clien
     """A WebSocket through the door, below `/m/ann/iris` or on the model's own host."""
     sock = socket.create_connection(("127.0.0.1", stage.port))
     url = f"ws://{host}:{stage.port}{path}" if host else f"ws://127.0.0.1:{stage.port}/m/ann/iris{path}"
-    return connect(url, sock=sock, compression=None, proxy=None, **words)
+    known = stage.socket_fields(host)
+    told = {**words.pop("additional_headers", {}), **known}
+    return connect(url, sock=sock, compression=None, proxy=None, additional_headers=told, **words)
 
 
 def ended(connection: ClientConnection) -> tuple[int, str]:
@@ -93,6 +97,7 @@ def test_the_handshake_reaches_the_app_as_it_was_sent_and_without_secrets(stage:
     assert connection.request is not None
     assert connection.request.path == "/a%20b?c=%2F..//e"
     got = {name.lower(): connection.request.headers.get_all(name) for name in connection.request.headers}
+    got.pop("origin", None)
     own = {"cookie": ["a=1"]} if host else {"x-forwarded-prefix": ["/m/ann/iris"]}
     name = [f"{host or '127.0.0.1'}:{stage.port}"]
     assert len(got.pop("sec-websocket-key")) == 1
@@ -103,8 +108,8 @@ def test_the_handshake_reaches_the_app_as_it_was_sent_and_without_secrets(stage:
         "x-forwarded-host": name,
         "x-forwarded-proto": ["http"],
         "x-forwarded-for": ["127.0.0.1"],
-        "x-request-id": ["req-1"],
-        "x-modelyard-user": ["bob" if host else "ann"],
+        "x-request-id": [stage.request_id(caller)],
+        "x-modelyard-user": ["bob" if host else stage.caller],
         "x-modelyard-version": ["3"],
         "accept": ["a/b"],
         "connection": ["Upgrade"],
@@ -188,13 +193,14 @@ def test_it_ends_when_its_caller_may_not_call_any_more(stage: Stage) -> None:
     until(lambda: app.closed == [(1008, "not_found")], "the app is told")
 
 
-def test_it_ends_when_the_server_drains() -> None:
-    draining = Stage()
+@pytest.mark.parametrize("kind", DOORS)
+def test_it_ends_when_the_server_drains(kind: str) -> None:
+    draining = make_stage(kind, SETTINGS)
     try:
         app = draining.deploy_socket(listen)
         with dial(draining) as caller:
             until(lambda: bool(app.connections), "it is open")
-            draining._server.should_exit = True
+            draining.drain()
             assert ended(caller)[0] == 1012
         until(lambda: app.closed == [(1012, "")], "the app is told")
         draining.take_down()

@@ -11,10 +11,10 @@ local limits = require "modelyard.limits"
 local origins = require "modelyard.origins"
 local paths = require "modelyard.paths"
 local problems = require "modelyard.problems"
+local reaching = require "modelyard.reaching"
 local refuse = require "modelyard.refusing".refuse
 local replace = require "modelyard.refusing".replace
 local routes = require "modelyard.routes"
-local runner = require "modelyard.runner"
 local services = require "modelyard.services"
 local traces = require "modelyard.traces"
 local trust = require "modelyard.trust"
@@ -26,7 +26,6 @@ local COLLECTED_BYTES = 1048576
 local BUCKETS = { 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1024 }
 local MIB = 1048576
 local CONNECT_S, SEND_S = 5, 60
-local PROBE_MS = 5000
 local BRIEF_S = 5
 local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
 
@@ -78,61 +77,6 @@ local function cross_site(call)
   return not origins.SAFE[call.method] and origins.is_foreign(fields) and problems.cross_site()
 end
 
-local function find_route(call)
-  local route = routes.find(call.key)
-  if route or routes.is_absent(call.key) then
-    return route
-  end
-  local changes = routes.changes()
-  local found, problem = runner.lookup(call.key)
-  if found == nil then
-    return nil, problem
-  end
-  routes.learn(call.key, found or nil, changes, trust.rules.absent_s)
-  return found and routes.ready(found) or nil
-end
-
--- Sees to it that the model runs, once; the error where it does not.
-local function wake(call)
-  ngx.on_abort(function() ngx.exit(499) end)
-  local began = ngx.now()
-  local route, told = runner.activate(call.route.model_id, trust.rules.hold_s)
-  if not route then
-    return told
-  end
-  call.woken, call.timings, call.since = true, told, ngx.now()
-  call.began = began
-  calls.direct(call, route)
-end
-
--- nil where the way to an instance is known, or the error.
-local function reach(call)
-  if call.route.state ~= "running" then
-    local problem = wake(call)
-    if problem then
-      return problem
-    end
-  else
-    calls.direct(call, call.route)
-  end
-  return not call.peer and problems.instance_gone() or nil
-end
-
--- As `reach`, for a body that can be sent once: that somebody listens is seen before.
-local function reach_surely(call)
-  local problem = reach(call)
-  while not problem do
-    local sock = ngx.socket.tcp()
-    sock:settimeout(PROBE_MS)
-    if sock:connect(call.peer) then
-      sock:close()
-      return nil
-    end
-    problem = call.woken and problems.instance_gone() or wake(call)
-  end
-  return problem
-end
-
 local function bucket(limit)
   for _, size in ipairs(BUCKETS) do
     if limit <= size * MIB then
@@ -165,7 +109,7 @@ local function carry(call)
     return ngx.exec("@websocket")
   end
   local elsewhere = lane(call)
-  local problem = (elsewhere and reach_surely or reach)(call)
+  local problem = (elsewhere and reaching.reach_surely or reaching.reach)(call)
   if problem then
     return refuse(problem)
   end
@@ -187,7 +131,7 @@ local function let_in(call, identify_for)
   end
   counts.enter(call.key) -- before the route is read: a freeze that follows sees this call
   call.is_counted = true
-  local route, problem = find_route(call)
+  local route, problem = reaching.find_route(call)
   local known = call.known
   if not problem and identify_for then
     known, problem = identify_for(call, route and route.model_id or "")
@@ -202,7 +146,7 @@ local function let_in(call, identify_for)
   end
   problem = admission.refusal(call.principal, owner, name, route)
   if problem then
-    return apps_host.refuse(call, problem)
+    return refuse(problem)
   end
   call.route = route
   return carry(call)
@@ -318,6 +262,10 @@ function _M.filter_head()
   if status < 200 or status > 599 then
     return replace(problems.bad_answer("it has the status " .. status))
   end
+  local length, coding = ngx.var.upstream_http_content_length, ngx.var.upstream_http_transfer_encoding
+  if (length and (coding or not length:find("^%d+$"))) or (coding and coding:lower() ~= "chunked") then
+    return replace(problems.bad_answer("the length of its body is given twice, or not at all"))
+  end
   if call.ground and not (trust.look() and trust.holds(call.ground)) then
     return replace(problems.credential_ended())
   end
@@ -375,7 +323,7 @@ function _M.after()
   end
   local is_there = last_of("upstream_connect_time") ~= "-"
   if not is_there and not call.woken and not lane(call) then
-    local problem = wake(call)
+    local problem = reaching.wake(call)
     if problem then
       return refuse(problem)
     end

@@ -24,9 +24,9 @@ local function begins(name, starts)
   return false
 end
 
--- What frames the body and what belongs to the connection, the server itself writes anew.
-local FRAMING = set "host content-length transfer-encoding"
-local NOT_TO_APP = set "connection keep-alive proxy-connection te trailer upgrade expect cookie authorization forwarded traceparent http2-settings"
+-- What frames the body, and who waits to be asked for it, the server sees to itself.
+local FRAMING = set "host content-length transfer-encoding expect"
+local NOT_TO_APP = set "connection keep-alive proxy-connection te trailer upgrade cookie authorization forwarded traceparent http2-settings"
 local NOT_TO_APP_BEGIN = { "proxy-", "x-forwarded-", "x-modelyard-" }
 local NOT_TO_CALLER = set([[
   keep-alive proxy-connection te trailer upgrade accept-ch alt-svc clear-site-data critical-ch nel public-key-pins report-to
@@ -38,6 +38,7 @@ local NOT_ON_CONSOLE = set([[
   content-security-policy content-security-policy-report-only origin-agent-cluster refresh set-cookie speculation-rules
   use-as-dictionary www-authenticate]])
 local POINTERS = set "location content-location"
+local OF_HANDSHAKE = set "connection upgrade date server content-length transfer-encoding sec-websocket-extensions"
 local OWN = set "connection transfer-encoding"
 local LENGTH = { ["content-length"] = true, ["keep-alive"] = true, close = true }
 
@@ -138,6 +139,22 @@ function _M.to_caller(call)
     on_own_host(header, found)
   end
   header["X-Content-Type-Options"] = "nosniff"
+end
+
+-- The fields of the answer to a WebSocket's handshake, a list of names and values, as the caller gets them.
+function _M.of_handshake(call, fields)
+  local passed, on_console = {}, call.prefix ~= ""
+  for _, field in ipairs(fields) do
+    local name, value = field[1], field[2]
+    local ours = OF_HANDSHAKE[name] or not reaches_caller[name] or (on_console and NOT_ON_CONSOLE[name]) or POINTERS[name]
+    if name == "set-cookie" and not on_console then
+      value = cookies.to_caller(value)
+    end
+    if not ours and value then
+      passed[#passed + 1] = { name, value }
+    end
+  end
+  return passed
 end
 
 return _M

@@ -13,11 +13,12 @@ function _M.is_name(text)
   return not find(text, "--", 1, true) and re_find(text, NAME, "jo") ~= nil
 end
 
--- The path and the query (with its `?`, or empty) of a request target as it was sent.
+-- The path and the query (with its `?`, or empty) of a request target as it was sent; a fragment is no part of one (RFC 9112, 3.2).
 function _M.split(target)
+  target = match(target, "^[^#]*")
   local mark = find(target, "?", 1, true)
   if mark then
-    return sub(target, 1, mark - 1), sub(target, mark)
+    return sub(target, 1, mark - 1), mark < #target and sub(target, mark) or ""
   end
   return target, ""
 end

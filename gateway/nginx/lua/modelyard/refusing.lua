@@ -24,9 +24,13 @@ end
 -- Ends the request with the error.
 function _M.refuse(problem)
   local call = calls.current()
+  if call and call.instead and call.instead(call, problem) then
+    return
+  end
   if call then
     call.is_refused = true
   end
+  ngx.req.clear_header("Expect") -- else the body would be asked for
   local text = write(problem, call)
   if ngx.req.get_method() ~= "HEAD" then
     ngx.print(text)
