@@ -8,7 +8,7 @@ from collections.abc import Callable
 from modelyard.bus.bus import Bus
 from modelyard.domain.errors import Conflict, Invalid
 from modelyard.domain.ids import Digest
-from modelyard.run.resources import demo_digest
+from modelyard.run.resources import builtin_digest, demo_digest
 from modelyard.run.service import Kernel, Loop, Service
 from modelyard.run.settings import Settings
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
@@ -40,7 +40,7 @@ def make_kernel(settings: Settings) -> Kernel:
 
 def make_runtime(settings: Settings, bell: Doorbell) -> tuple[Runtime, Report]:
     """The process runtime of this machine, in the sandbox where there is one, unless uploads are trusted; and what the sandbox is like here."""
-    folders = RuntimeFolders(settings.data / "apps", settings.data / "environments", settings.data / "output")
+    folders = RuntimeFolders(settings.data / "apps", settings.data / "environments", settings.data / "output", settings.data / "weights")
     sandboxed = ProcessRuntime(folders, Bubblewrap(), on_change=lambda _name: bell.ring(doorbell.INSTANCES))
     report = sandboxed.probe()
     if report.usable and not settings.trust_uploads:
@@ -57,10 +57,12 @@ def make_builder(kernel: Kernel, runtime: Runtime, report: Report) -> Builder:
 
 
 def admission(settings: Settings, report: Report) -> Callable[[Digest], None]:
-    """What may run here: everything in a sandbox or where uploads are trusted; else the bundled demo alone."""
+    """What may run here: everything in a sandbox or where uploads are trusted; else the bundled apps alone."""
 
     def admit(digest: Digest) -> None:
         if report.usable or settings.trust_uploads or digest == demo_digest():
+            return
+        if digest in {builtin_digest(name) for name in settings.models.builtin}:
             return
         raise Invalid(
             "no_sandbox",

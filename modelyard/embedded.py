@@ -34,12 +34,14 @@ from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell
 from modelyard.store.migrations import migrate
 from modelyard.store.tables import BusRecordRow
-from modelyard.web.access import Action, Asgi, Guarded, Principal, admit_call
+from modelyard.web.access import Action, Asgi, Guarded, Principal
 from modelyard.web.app import create_app
 from modelyard.web.apps_gate import AppsGate, console_name
+from modelyard.web.awaited import admitting
 from modelyard.web.credentials import Credentials
 from modelyard.web.limits import Limits
 from modelyard.web.metrics_page import metrics
+from modelyard.weights.folder import WeightsFolder
 from upload_service.service import builder_role, upload
 
 log = structlog.get_logger(__name__)
@@ -53,12 +55,14 @@ class Running:
         url: Where, without a slash at its end.
         first_link: Signs one browser in, once.
         warnings: What its user should know before it is trusted with anything.
+        awaited: The built-in models that do not serve, because their weights are not here.
     """
 
     url: str
     first_link: str
     data: Path
     warnings: tuple[str, ...]
+    awaited: tuple[str, ...]
     database: Database = field(repr=False)
 
     def events(self) -> list[dict[str, object]]:
@@ -138,7 +142,11 @@ class _House:
     def running(self) -> Running:
         """What is told once it answers."""
         ticket = self._auth.sessions.new_ticket(USERNAME)
-        return Running(self.url, f"{self.url}/first/{ticket}", self._settings.data, self._warnings, self._kernel.database)
+        return Running(self.url, f"{self.url}/first/{ticket}", self._settings.data, self._warnings, self._awaited(), self._kernel.database)
+
+    def _awaited(self) -> tuple[str, ...]:
+        weights = WeightsFolder(self._settings.data / "weights")
+        return tuple(name for name in self._settings.models.builtin if weights.kept(name) is None)
 
     def _compose(self, runtime: Runtime, report: Report) -> tuple[list[Service], Asgi]:
         kernel, settings = self._kernel, self._settings
@@ -146,7 +154,7 @@ class _House:
         builder = make_builder(kernel, runtime, report)
         routes = FrontDoorRoutes()
         run = runner(kernel, runtime, routes)
-        door: FrontDoor[Principal] = FrontDoor(routes, run.activation, admit_call, DoorSettings())
+        door: FrontDoor[Principal] = FrontDoor(routes, run.activation, admitting(settings.models.builtin), DoorSettings())
         services = [
             upload(kernel, builder, admission(settings, report)),
             builder_role(kernel, builder, alone=True),

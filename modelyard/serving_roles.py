@@ -127,7 +127,7 @@ def _runner(parts: Parts) -> Composed | None:
 def _gateway(parts: Parts) -> Composed:
     settings = parts.kernel.settings
     told = DoorSettings()
-    made, services = door(parts.folder, settings.run.hold_s, told), Services(parts.folder)
+    made, services = door(parts.folder, settings.run.hold_s, told, settings.models.builtin), Services(parts.folder)
     credentials = _credentials(parts)
     forwarding = Forwarding(services, told)
     console = console_name(settings.apps_domain, settings.hosts)

@@ -63,11 +63,11 @@ class World:
         self.runtime.create(InstanceSpec(name, Role.APP, version, "e1", told, "someone/evaluating"))
         return told
 
-    def ready(self, name: str, *options: str, limits: Limits | None = None, version: str = "v1") -> tuple[int, Address]:
+    def ready(self, name: str, *options: str, limits: Limits | None = None, version: str = "v1", **plan: Any) -> tuple[int, Address]:
         """Start an instance, and wait until it answers."""
-        plan = self.create(name, *options, limits=limits, version=version)
+        made = self.create(name, *options, limits=limits, version=version, **plan)
         start = self.runtime.start(name)
-        return start, wait_ready(self.runtime, name, start, plan, 20)
+        return start, wait_ready(self.runtime, name, start, made, 20)
 
     def evaluate(self, name: str, at: tuple[int, Address], code: str, timeout_s: float = 20) -> Any:
         """Run code inside the app, and return what it put into `answer`."""

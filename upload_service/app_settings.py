@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB, Idle, Limits
+from modelyard.domain.weights import ENTRIES
 
 FILE = "modelyard.toml"
 LIMIT_BYTES = 64 * 1024
@@ -111,12 +112,27 @@ class IdleTable(_Table):
     stop_s: Seconds | None = Field(default=None, ge=0)
 
 
+def _entries(use: object) -> object:
+    names = [use] if isinstance(use, str) else use
+    if not isinstance(names, list) or any(not isinstance(name, str) or name not in ENTRIES for name in names):
+        # A path would reach what the platform does not share.
+        raise ValueError(f"names an entry of the platform's list, never a path; known are {', '.join(ENTRIES)}")
+    return tuple(dict.fromkeys(names))
+
+
+class WeightsTable(_Table):
+    """`[weights]`: which of the platform's weights the app reads; one name, or a list of them."""
+
+    use: Annotated[tuple[str, ...], BeforeValidator(_entries)] = ()
+
+
 class AppSettings(_Table):
     """All of `modelyard.toml`; what it does not say is None."""
 
     app: AppTable = AppTable()
     limits: LimitsTable = LimitsTable()
     idle: IdleTable = IdleTable()
+    weights: WeightsTable = WeightsTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +230,7 @@ def refusal(where: str, why: str, mend: str = f"Mend {FILE} and upload again.", 
 
 def _why(kind: str, message: str, where: tuple[int | str, ...]) -> str:
     if kind == "extra_forbidden":
-        tables: dict[str, type[BaseModel]] = {"app": AppTable, "limits": LimitsTable, "idle": IdleTable}
+        tables: dict[str, type[BaseModel]] = {"app": AppTable, "limits": LimitsTable, "idle": IdleTable, "weights": WeightsTable}
         table = tables[str(where[0])] if len(where) > 1 else AppSettings
         return f"is not known; known are {', '.join(table.model_fields)}"
     if kind == "model_type":

@@ -96,6 +96,7 @@ def detect(archive: Archive, ceilings: Ceilings = CEILINGS) -> Plan:
         "notes": (*archive.notes, *left_out, *_unused(archive), *python_notes, *dependency_notes),
         "limits": limits_within(settings, ceilings),
         "idle": idle_within(settings, ceilings),
+        "weights": settings.weights.use,
     }
     return Plan.model_validate(plan)
 

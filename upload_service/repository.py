@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from modelyard.domain import causes
 from modelyard.domain.ids import label, new_id
+from modelyard.domain.plan import Plan
 from modelyard.domain.states import VERSION_STEPS, BuildState, VersionState, step
 from modelyard.store.database import lock_key
 from modelyard.store.ownership import owned_by
@@ -73,7 +74,14 @@ def lock_version(session: Session, version_id: str, sees: str | None) -> tuple[M
 def same_bytes(session: Session, model_id: str, sha256: str, plan: dict[str, object]) -> VersionRow | None:
     """The newest version of this model with the same bytes and the same plan that is not deleted."""
     alike = select(VersionRow).where(VersionRow.model_id == model_id, VersionRow.sha256 == sha256, VersionRow.state.not_in(GONE))
-    return next((each for each in session.scalars(alike.order_by(VersionRow.number.desc())) if each.plan == plan), None)
+    return next(
+        (
+            each
+            for each in session.scalars(alike.order_by(VersionRow.number.desc()))
+            if Plan.model_validate(each.plan).model_dump(mode="json") == plan
+        ),
+        None,
+    )
 
 
 def add_build(session: Session, version: VersionRow, now: float) -> BuildRow:

@@ -8,6 +8,7 @@ from modelyard.run.service import Kernel, Loop, Service
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import doorbell
 from modelyard.web.streams import Seats
+from modelyard.weights.folder import WeightsFolder
 from upload_service.build_log import BuildLogs
 from upload_service.builders import Builder
 from upload_service.builds import Builds
@@ -17,6 +18,7 @@ from upload_service.detect import Ceilings
 from upload_service.events import EventViews
 from upload_service.lookout import Lookout
 from upload_service.models import ModelViews
+from upload_service.own_models import OwnModels
 from upload_service.pages import pages
 from upload_service.process_builder import ProcessBuilder
 from upload_service.receive import Receive
@@ -50,10 +52,12 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
     deletions = Deletions(database, kernel.blobs, builder, kernel.clock)
     logs = BuildLogs(database, kernel.clock)
     lookout = Lookout(database, kernel.bell)
+    receive = Receive(
+        database, kernel.blobs, ceilings, admit, builder.runtime_name, settings.quotas, kernel.clock, settings.upload.claim_lease_s
+    )
+    own_models = OwnModels(receive, kernel.blobs, WeightsFolder(settings.data / "weights"), settings.models.builtin)
     doors = Doors(
-        Receive(
-            database, kernel.blobs, ceilings, admit, builder.runtime_name, settings.quotas, kernel.clock, settings.upload.claim_lease_s
-        ),
+        receive,
         kernel.blobs,
         ModelViews(database),
         deletions,
@@ -69,6 +73,7 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
         Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S),
         Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S),
         Loop("lookout", lookout.step, "lookout", LOOK_EVERY_S),
+        Loop("own_models", own_models.step, "own_models", LOOK_EVERY_S),
     ]
     return Service(
         "upload",

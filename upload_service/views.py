@@ -54,7 +54,13 @@ def model(versions: list[Versioned], serving: int | None, state: str, shared: Ac
         state=state,
         found=plan.summary,
         access=shared,
-        settings={"limits": plan.limits.model_dump(), "idle": plan.idle.model_dump(), "health": plan.health, "notes": list(plan.notes)},
+        settings={
+            "limits": plan.limits.model_dump(),
+            "idle": plan.idle.model_dump(),
+            "health": plan.health,
+            "weights": list(plan.weights),
+            "notes": list(plan.notes),
+        },
     )
 
 

@@ -117,6 +117,7 @@ def register(app: typer.Typer) -> None:
 
 def _announce(screen: Screen, running: "Running") -> None:
     told = {"url": running.url, "first_link": running.first_link, "data": str(running.data), "warnings": list(running.warnings)}
+    told["weights_missing"] = list(running.awaited)
     for warning in running.warnings:
         screen.say(f"warning: {warning}", style="yellow")
     screen.answer(told, running.url)
@@ -125,4 +126,6 @@ def _announce(screen: Screen, running: "Running") -> None:
     here = "" if running.data == user_data_path("modelyard") else f" --data {running.data}"
     screen.say(f"  token     modelyard token{here}")
     screen.say("  upload    modelyard upload DIR")
+    for name in running.awaited:
+        screen.say(f"  {name:<9} modelyard models pull {name}{here}  (its weights are not here yet)")
     screen.say("  end       Ctrl-C")

@@ -16,6 +16,8 @@ Digest = NewType("Digest", str)
 """A SHA-256, 64 lower-case hex digits."""
 
 RESERVED = frozenset({"modelyard", "owner", "admin", "root", "system", "api", "auth", "static", "health", "apps", "www"})
+PLATFORM = Owner("modelyard")
+"""Whose the built-in models are; everybody who is signed in may call them."""
 RULE = "1 to 40 of a-z, 0-9 and single hyphens, beginning and ending with a letter or digit"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")

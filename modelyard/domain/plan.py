@@ -54,6 +54,8 @@ class Plan(BaseModel):
     framework: str = ""
     entry_from: str = ""
     """Where the entry was found: `modelyard.toml`, or the file that holds the object."""
+    weights: tuple[str, ...] = ()
+    """Entries of the platform's own list (`domain/weights.py`) that the app reads; the runtime mounts each, read-only."""
     notes: tuple[str, ...] = ()
     """What the reader says to the user beside what it found: ignored files, mends, warnings."""
     limits: Limits = Limits()

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 DEMO = "test-model"
+BUILTIN_SUFFIXES = frozenset({".py", ".txt", ".toml", ".md", ".html", ".css", ".js"})
 
 
 def bundled(name: str) -> Path:
@@ -20,14 +22,23 @@ def bundled(name: str) -> Path:
 @cache
 def demo_bytes() -> bytes:
     """The demo app as a zip, the same bytes every time."""
-    import io  # noqa: PLC0415 - only the demo needs it
+    return _packed(bundled("examples") / DEMO, {".py", ".txt"})
+
+
+@cache
+def builtin_bytes(name: str) -> bytes:
+    """A built-in model app as a zip, the same bytes every time."""
+    return _packed(bundled("models") / name, BUILTIN_SUFFIXES)
+
+
+def _packed(folder: Path, suffixes: AbstractSet[str]) -> bytes:
+    import io  # noqa: PLC0415 - only what is bundled as an app needs it
 
     packed = io.BytesIO()
-    folder = bundled("examples") / DEMO
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.iterdir()):
-            if path.suffix in {".py", ".txt"}:
-                entry = zipfile.ZipInfo(path.name, _FIXED_TIME)
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in suffixes:
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _FIXED_TIME)
                 entry.external_attr = 0o100644 << 16
                 archive.writestr(entry, path.read_bytes())
     return packed.getvalue()
@@ -37,6 +48,12 @@ def demo_bytes() -> bytes:
 def demo_digest() -> str:
     """The SHA-256 of the demo's zip: the one upload that runs where there is no sandbox."""
     return hashlib.sha256(demo_bytes()).hexdigest()
+
+
+@cache
+def builtin_digest(name: str) -> str:
+    """The SHA-256 of a built-in model app's zip."""
+    return hashlib.sha256(builtin_bytes(name)).hexdigest()
 
 
 def bundled_static() -> Path:

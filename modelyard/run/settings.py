@@ -21,6 +21,7 @@ from pydantic_settings import (
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB
 from modelyard.run.otlp import OtelSettings
+from modelyard.weights.settings import ModelsSettings
 
 # At most 200 characters: a label and a dot come before it. The last part has a letter, else it would read as an address.
 _DOMAIN = re.compile(r"(?=.{1,200}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?=[^.]*[a-z])[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -183,6 +184,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     quotas: QuotaSettings = QuotaSettings()
+    models: ModelsSettings = ModelsSettings()
     otel: OtelSettings = OtelSettings()
 
     @model_validator(mode="after")

@@ -74,7 +74,7 @@ class Arguments:
 
         Args:
             sources: The environment on the stage, then each of the prefixes there.
-            prefixes: Where each of them must lie.
+            prefixes: Where each of them must lie: interpreters, and the platform's weights.
             folder: The working folder.
             words: The app's own command.
         """

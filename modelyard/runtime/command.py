@@ -25,6 +25,7 @@ class Layout:
         app: The version's code, writable.
         configuration: Holds the files of `server_config`.
         scratch: Writable; home and temporary folder.
+        weights: Holds a folder for each entry of the platform's weights that the app reads.
         server: The folder of packages that the server comes from where it could not be resolved with the app's own; else empty.
     """
 
@@ -33,6 +34,7 @@ class Layout:
     configuration: str = "/etc/modelyard"
     scratch: str = "/tmp"  # noqa: S108 - a file system of the sandbox's own
     server: str = ""
+    weights: str = "/weights"
 
     @property
     def python(self) -> str:
@@ -84,6 +86,8 @@ def variables(plan: Plan, port: int, version_id: str, layout: Layout | None = No
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "MODELYARD_VERSION": version_id,
+        "MODELYARD_CPUS": f"{plan.limits.cpus:g}",
+        **({"MODELYARD_WEIGHTS": layout.weights} if plan.weights and layout.weights else {}),
         **{name: f"{layout.scratch}/{folder}" for name, folder in _CACHES.items()},
         **dict.fromkeys(_THREADS, threads),
     }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelyard.domain.plan import Plan
 from modelyard.domain.states import ExitReason
 from modelyard.runtime import members
 from modelyard.runtime.cgroups import Cgroups
@@ -35,6 +36,7 @@ class Surroundings:
     apps: Path
     environments: Path
     output: Path
+    weights: Path | None
     launcher: Launcher
     cgroups: Cgroups
     watcher: Watcher
@@ -104,6 +106,15 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def _weights(folder: Path | None, plan: Plan) -> dict[str, Path]:
+    """The folder of each entry that the app reads; made where nothing lies there yet, so that what comes later is seen by a running app."""
+    found = {name: folder / name for name in plan.weights} if folder is not None else {}
+    for path in found.values():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o755)  # the app's own user is to read it, whatever the umask
+    return found
 
 
 class Instance:
@@ -189,7 +200,8 @@ class Instance:
             entries = group.open(descriptors)
             thaw = group.open_thaw(descriptors)
             app, environment = around.apps / spec.version_id, around.environments / spec.reference
-            held = around.launcher.launch(Order(spec.name, spec.version_id, app, environment, spec.plan, entries, thaw))
+            weights = _weights(around.weights, spec.plan)
+            held = around.launcher.launch(Order(spec.name, spec.version_id, app, environment, spec.plan, entries, thaw, weights))
         except (OSError, StartError) as error:
             group.remove()
             raise error if isinstance(error, StartError) else StartError(str(error)) from error

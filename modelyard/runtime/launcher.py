@@ -1,8 +1,8 @@
 """The protocol between the runtime and what starts an app: in a sandbox, or without one."""
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 from typing import Protocol
@@ -21,6 +21,7 @@ class Order:
         environment: Holds `bin/python`.
         groups: Descriptors of `cgroup.procs` files that the app's processes are to enter.
         thaw: A descriptor of `freezer.state`, where such a group holds even SIGKILL back while it is frozen.
+        weights: The folder of each entry of the platform's weights that the app reads, by its name.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Order:
     plan: Plan
     groups: Sequence[int] = ()
     thaw: int | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Held(Protocol):

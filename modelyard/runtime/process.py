@@ -27,11 +27,13 @@ class RuntimeFolders:
         apps: The unpacked code of each version, in a folder named by its id.
         environments: What the builder built, in a folder named by its reference.
         output: Where the output of each instance is kept; made where it is missing.
+        weights: The platform's weights, in a folder named by each entry; None: there are none.
     """
 
     apps: Path
     environments: Path
     output: Path
+    weights: Path | None = None
 
 
 class ProcessRuntime:
@@ -60,7 +62,7 @@ class ProcessRuntime:
         self._on_change = on_change
         self._watcher = Watcher()
         self._around = Surroundings(
-            folders.apps, folders.environments, folders.output, launcher, self._cgroups, self._watcher, self._changed
+            folders.apps, folders.environments, folders.output, folders.weights, launcher, self._cgroups, self._watcher, self._changed
         )
         self._instances: dict[str, Instance] = {}
         self._numbers: dict[str, int] = {}

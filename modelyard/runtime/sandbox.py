@@ -66,7 +66,12 @@ class Bubblewrap:
         if missing := diagnose(user_namespaces=self._nested):
             raise StartError(missing.why)
         named = prefixes(order.environment)
-        binds = {"environment": str(order.environment), **{f"prefix{n}": real for n, real in enumerate(named.values())}}
+        weights = {f"weights{n}": name for n, name in enumerate(order.weights)}
+        binds = {
+            "environment": str(order.environment),
+            **{f"prefix{n}": real for n, real in enumerate(named.values())},
+            **{key: str(order.weights[name]) for key, name in weights.items()},
+        }
         stage = _stage()
         with Descriptors() as descriptors:
             arguments = Arguments(stage, order.plan.limits, descriptors, nested=self._nested)
@@ -80,7 +85,12 @@ class Bubblewrap:
                 "binds": binds,
                 "groups": list(order.groups),
                 "thaw": order.thaw,
-                "words": arguments.command([f"{stage}/{name}" for name in binds], list(named), working_folder(order.plan, layout), command),
+                "words": arguments.command(
+                    [f"{stage}/{name}" for name in binds],
+                    [*named, *(f"{layout.weights}/{name}" for name in weights.values())],
+                    working_folder(order.plan, layout),
+                    command,
+                ),
             }
             inherited = [*descriptors.numbers, *order.groups, *([] if order.thaw is None else [order.thaw])]
             return SandboxedApp(order.name, order.plan.port, told, environment, inherited)

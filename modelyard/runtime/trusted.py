@@ -87,6 +87,7 @@ def _launch(order: Order, scratch: Path) -> TrustedApp:
         configuration=f"{scratch}/configuration",
         scratch=f"{scratch}/temporary",
         server=server_folder(order.environment),
+        weights=str(next(iter(order.weights.values())).parent.resolve()) if order.weights else "",
     )
     for folder in (layout.app, layout.configuration, layout.scratch):
         Path(folder).mkdir()

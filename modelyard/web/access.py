@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Mount
 from modelyard.domain import accounts
 from modelyard.domain.accounts import ALL_SCOPES, Role
 from modelyard.domain.errors import Forbidden, NotFound, Unauthenticated
+from modelyard.domain.ids import PLATFORM
 from modelyard.runtime.routes import Route
 from modelyard.store.audit import Actor
 
@@ -144,7 +145,7 @@ def admit_call(principal: Principal | None, owner: str, name: str, route: Route 
 
 def may_call(principal: Principal, owner: str, *, public: bool, shared_with: Container[str]) -> bool:
     """Whether a model of this owner is theirs to call, whatever their credential is good for."""
-    return public or principal.sees in {None, owner} or principal.username in shared_with
+    return public or owner == PLATFORM or principal.sees in {None, owner} or principal.username in shared_with
 
 
 def requires(action: Action) -> Any:

@@ -1,5 +1,6 @@
 """What every runtime of processes promises, over the sandbox and without one."""
 
+import errno
 import shutil
 import socket
 import threading
@@ -42,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> RuntimeFolders:
     base = tmp_path_factory.mktemp("runtime")
     write_app(base / "apps")
     write_environment(base / "environments")
-    return RuntimeFolders(base / "apps", base / "environments", base / "output")
+    return RuntimeFolders(base / "apps", base / "environments", base / "output", base / "weights")
 
 
 @pytest.fixture
@@ -107,9 +108,44 @@ def test_the_app_sees_its_own_variables_and_no_others(world, monkeypatch):
     threads = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"}
     caches = {"HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR"}
     python = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
-    assert set(seen) - {"PWD"} == {"PORT", "HOME", "TMPDIR", "LANG", "PATH", "MODELYARD_VERSION"} | threads | caches | python
+    assert (
+        set(seen) - {"PWD"} == {"PORT", "HOME", "TMPDIR", "LANG", "PATH", "MODELYARD_VERSION", "MODELYARD_CPUS"} | threads | caches | python
+    )
     assert seen["MODELYARD_VERSION"] == "v1"
     assert seen["OMP_NUM_THREADS"] == "1"
+
+
+def test_an_app_reads_the_weights_that_it_names_and_no_others(world, folders):
+    for name in ("mobilenet", "clip"):
+        (folders.weights / name).mkdir(parents=True, exist_ok=True)
+        (folders.weights / name / "weights.json").write_text(name)
+    code = """
+import os, pathlib
+folder = pathlib.Path(os.environ["MODELYARD_WEIGHTS"])
+answer = (folder / "mobilenet" / "weights.json").read_text()
+"""
+    at = world.ready("a", weights=("mobilenet",))
+    assert world.evaluate("a", at, code) == "mobilenet"
+    if world.runtime.probe().name == "process":  # without a sandbox an app reads whatever its user may
+        assert world.evaluate("a", at, "import os; answer = os.listdir('/weights')") == ["mobilenet"]
+        refused = """
+answer = []
+for act in (lambda: open("/weights/mobilenet/new", "w"), lambda: open("/weights/mobilenet/weights.json", "a"), lambda: open("/weights/new", "w")):
+    try:
+        act()
+    except OSError as error:
+        answer.append(error.errno)
+"""
+        assert set(world.evaluate("a", at, refused)) <= {errno.EACCES, errno.EROFS}
+
+
+def test_weights_that_come_later_are_seen_by_a_running_app(world, folders):
+    shutil.rmtree(folders.weights, ignore_errors=True)
+    at = world.ready("a", weights=("clip",))
+    look = "import os; answer = os.listdir(os.environ['MODELYARD_WEIGHTS'] + '/clip')"
+    assert world.evaluate("a", at, look) == []
+    (folders.weights / "clip" / "weights.json").write_text("{}")
+    assert world.evaluate("a", at, look) == ["weights.json"]
 
 
 def test_no_descriptor_but_its_own_reaches_the_app(world):

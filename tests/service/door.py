@@ -13,7 +13,8 @@ from gateway.front_door import FrontDoor
 from gateway.settings import DoorSettings
 from inference_service.service import runner
 from modelyard.run.service import Service
-from modelyard.web.access import Action, Guarded, Principal, admit_call
+from modelyard.web.access import Action, Guarded, Principal
+from modelyard.web.awaited import admitting
 
 
 class DoorStage(Stage):
@@ -26,7 +27,9 @@ class DoorStage(Stage):
 
     def _services(self) -> list[Service]:
         self._runner = runner(self._kernel("runner"), self.runtime, self.routes)
-        door: FrontDoor[Principal] = FrontDoor(self.routes, self._runner.activation, admit_call, DoorSettings())
+        door: FrontDoor[Principal] = FrontDoor(
+            self.routes, self._runner.activation, admitting(self.kernel.settings.models.builtin), DoorSettings()
+        )
         gateway = Service("gateway", "gateway", mounts={"/m/": Guarded(door, Action.PREDICT)}, hang_up=door.close)
         return [*(each for each in super()._services() if each.name != "gateway"), self._runner.service, gateway]
 

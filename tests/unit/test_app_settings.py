@@ -150,3 +150,20 @@ def test_a_limit_above_its_ceiling_names_the_setting(text, field, setting):
     assert caught.value.code == "limit_above_ceiling"
     assert caught.value.errors[0]["field"] == field
     assert setting in caught.value.mend
+
+
+@pytest.mark.parametrize(("use", "entries"), [('"mobilenet"', ("mobilenet",)), ('["clip", "mobilenet", "clip"]', ("clip", "mobilenet"))])
+def test_weights_are_named_by_their_entry(use: str, entries: tuple[str, ...]):
+    assert read_app_settings(f"[weights]\nuse = {use}").weights.use == entries
+    assert read_app_settings("").weights.use == ()
+
+
+@pytest.mark.parametrize(
+    "use", ['"/etc"', '"../mobilenet"', '"mobilenet/.."', '"gpt"', '""', "1", "[1]", '{a = "b"}', '["mobilenet", "/"]']
+)
+def test_a_path_is_no_entry(use: str):
+    with pytest.raises(Invalid) as refused:
+        read_app_settings(f"[weights]\nuse = {use}")
+    assert refused.value.code == "app_settings_invalid"
+    assert refused.value.errors[0]["field"] == "weights.use"
+    assert "known are mobilenet, clip" in refused.value.message

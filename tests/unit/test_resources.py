@@ -9,14 +9,14 @@ import zipfile
 from pathlib import Path
 
 import modelyard
-from modelyard.run.resources import bundled, bundled_static, demo_bytes, demo_digest
+from modelyard.run.resources import builtin_digest, bundled, bundled_static, demo_bytes, demo_digest
 
 ROOT = Path(modelyard.__file__).resolve().parents[1]
 FIND = """
 import sys
-from modelyard.run.resources import bundled, demo_digest
+from modelyard.run.resources import builtin_digest, bundled, demo_digest
 from modelyard.store.migrations import migrate
-print(bundled("migrations"), demo_digest(), migrate(sys.argv[1]), sep="\\n")
+print(bundled("migrations"), demo_digest(), builtin_digest("mobilenet"), migrate(sys.argv[1]), sep="\\n")
 """
 
 
@@ -29,16 +29,17 @@ def test_a_checkout_has_its_folders_at_the_top() -> None:
 def test_a_wheel_has_them_inside_the_package_and_migrates_from_there(tmp_path: Path) -> None:
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "modelyard", tmp_path / "modelyard", ignore=skipped)
-    for name in ("migrations", "examples"):
+    for name in ("migrations", "examples", "models"):
         shutil.copytree(ROOT / name, tmp_path / "modelyard" / "_bundled" / name, ignore=skipped)
 
     words = [sys.executable, "-c", FIND, f"sqlite:///{tmp_path / 'yard.db'}"]
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
 
     assert ended.returncode == 0, ended.stderr
-    folder, digest, revision = ended.stdout.split()
+    folder, digest, mobilenet, revision = ended.stdout.split()
     assert Path(folder) == tmp_path / "modelyard" / "_bundled" / "migrations"
     assert digest == demo_digest()
+    assert mobilenet == builtin_digest("mobilenet")
     assert revision == "0002"
 
 

@@ -44,6 +44,7 @@ def told(state: VersionState | InstanceState) -> Told:
 def facts(settings: Mapping[str, object]) -> list[tuple[str, str]]:
     """What a model's settings say, as names and values in their order."""
     limits, idle = Limits.model_validate(settings["limits"]), Idle.model_validate(settings["idle"])
+    weights = settings["weights"]
     return [
         ("Memory", _bytes(limits.memory_bytes)),
         ("Processors", f"{limits.cpus:g}"),
@@ -54,6 +55,7 @@ def facts(settings: Mapping[str, object]) -> list[tuple[str, str]]:
         ("Rests after", _seconds(idle.freeze_s)),
         ("Stops after", _seconds(idle.stop_s)),
         ("Health check", str(settings["health"])),
+        *([("Weights", ", ".join(map(str, weights)))] if isinstance(weights, list) and weights else []),
     ]
 
 
