@@ -15,7 +15,7 @@ from websockets.uri import WebSocketURI
 from gateway.calls import caller_of, place_of
 from gateway.headers import Fields, to_app, to_caller
 from gateway.paths import Target
-from gateway.upstream import Upstream
+from gateway.upstream import Upstream, speak
 from gateway.way import Way
 from modelyard.domain.errors import BadAnswer, TooSlow
 
@@ -70,9 +70,7 @@ async def open_app(scope: Scope, target: Target, way: Way, upstream: Upstream, m
     uri = WebSocketURI(False, way.route.host, way.route.port, target.path.decode("latin-1"), scope["query_string"].decode("latin-1"))
     asked = [Subprotocol(each) for each in scope["subprotocols"] if each]
     protocol = _Handshake(uri, subprotocols=asked or None, max_size=most_bytes, logger=_log)
-    _, app = await asyncio.get_running_loop().create_connection(
-        lambda: ClientConnection(protocol, ping_interval=None, close_timeout=CLOSE_S, max_queue=_QUEUED), sock=sock
-    )
+    app = await speak(lambda: ClientConnection(protocol, ping_interval=None, close_timeout=CLOSE_S, max_queue=_QUEUED), sock)
     try:
         async with asyncio.timeout(way.route.timeout_s):
             await app.handshake(_text(to_app(scope["headers"], caller_of(scope, target, way.route.version))), None)

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gateway.settings import DoorSettings
 from gateway.wire import Wire
@@ -12,6 +14,10 @@ from modelyard.runtime.runtime import NoSuchInstanceError
 
 _SWEEP_S = 1.0
 _SPARE = 3
+_QUEUE_S = 0.005
+
+
+P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class InstanceGoneError(ConnectionError):
@@ -169,13 +175,15 @@ class Upstream:
     async def _connect(self, route: Route, pool: _Pool) -> PooledWire:
         sock = await self._connected(route, pool)
         try:
-            _, wire = await asyncio.get_running_loop().create_connection(lambda: PooledWire(sock, self._settings, pool), sock=sock)
+            wire = await speak(lambda: PooledWire(sock, self._settings, pool), sock)
         except BaseException:
             sock.close()
             raise
         return wire
 
     async def _connected(self, route: Route, pool: _Pool) -> socket.socket:
+        if route.socket:
+            return await self._through_inlet(route.socket)
         sock = await self._socket(route, pool)
         try:
             sock.setblocking(False)
@@ -189,3 +197,30 @@ class Upstream:
             sock.close()
             raise
         return sock
+
+    async def _through_inlet(self, path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(self._settings.connect_s):
+                while True:
+                    try:
+                        sock.connect(path)  # on a Unix socket: at once, or not at all while others wait in its queue
+                    except BlockingIOError:
+                        await asyncio.sleep(_QUEUE_S)
+                    else:
+                        return sock
+        except OSError:  # missing, refused, or not taken in time
+            sock.close()
+            raise InstanceGoneError from None
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def speak(make: Callable[[], P], sock: socket.socket) -> P:
+    """What `make` gives, speaking over a connected socket, of an inlet or of an app's own network."""
+    loop = asyncio.get_running_loop()
+    begin = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
+    _, protocol = await begin(make, sock=sock)
+    return protocol

@@ -23,11 +23,16 @@ STEADY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where a running instance answers."""
+    """Where a running instance answers.
+
+    Args:
+        socket: Its inlet's, where it has one.
+    """
 
     start: int
     host: str
     port: int
+    socket: str = ""
 
 
 def back_off_s(crashes: int) -> int:
@@ -40,11 +45,13 @@ class Instances:
 
     Args:
         clock: Seconds since 1970.
+        inlet: The socket that leads into an instance, by its name, see `Runtime.inlet`.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], inlet: Callable[[str], str] = lambda _name: "") -> None:
         self._database = database
         self._clock = clock
+        self._inlet = inlet
 
     def begin(self, version: ServingVersion) -> InstanceState:
         """Note that the version is being started, unless it runs or is frozen; returns the state that it is then in.
@@ -88,7 +95,7 @@ class Instances:
         """Where it answers, as it was last started."""
         with self._database.read() as session:
             row = session.get_one(InstanceRow, repository.instance_name(version.version_id))
-            return Running(row.start, row.host, row.port)
+            return Running(row.start, row.host, row.port, self._inlet(row.name))
 
     def crashed(self, fact: VersionFact, reason: ExitReason, detail: str) -> int:
         """It ended by itself, or never became ready; returns the seconds before it may be started again."""

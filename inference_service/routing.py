@@ -29,6 +29,7 @@ def route(version: ServingVersion, running: Running, state: RouteState) -> Route
         start=running.start,
         host=running.host,
         port=running.port,
+        socket=running.socket,
         timeout_s=limits.timeout_s,
         max_body_bytes=limits.max_body_bytes,
         keep_alive_s=FOREIGN_KEEP_ALIVE_S if version.plan.server == "command" else OUR_KEEP_ALIVE_S,

@@ -48,7 +48,7 @@ def inference(kernel: Kernel, bus: Bus) -> Service:
 def runner(kernel: Kernel, runtime: Runtime, table: Routes) -> Runner:
     """The runner role: reconciles, starts, freezes and stops; takes model ids and nothing else."""
     settings, database = kernel.settings.run, kernel.database
-    instances = Instances(database, kernel.clock)
+    instances = Instances(database, kernel.clock, runtime.inlet)
     lifecycle = Lifecycle(database, runtime, table, instances, settings.grace_s, kernel.stopping.is_set)
     starter = Starter(database, runtime, lifecycle, instances, settings.hold_s, settings.starts_at_once)
     workers = Workers()

@@ -1,10 +1,8 @@
 """Waits until a started app answers HTTP, and finds the address where it does."""
 
 import http.client
-import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import ExitReason
@@ -14,17 +12,12 @@ SHORTEST_WAIT_S, LONGEST_WAIT_S, GROWTH = 0.005, 0.05, 1.25
 SHORTEST_ANSWER_S, LONGEST_ANSWER_S = 1.0, 10.0
 # Another port than the declared one counts when it has answered for this long: an app may open a side door first.
 SETTLE_S = 0.5
+# What else an app listens on is looked for when the expected address has kept silent for so long, and less and less often: it may cost
+# a question to an engine.
+LISTENERS_AFTER_S, LISTENERS_AT_MOST_EVERY_S = 0.5, 2.0
 BODY_BYTES = 65536
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what an app listens on, inside its own namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the app answers, to be connected to through `Runtime.dial`."""
-
-    host: str
-    port: int
 
 
 class NeverReadyError(Exception):
@@ -45,7 +38,7 @@ class ProbeStoppedError(Exception):
     """The caller's `stop` said so before the app was ready."""
 
 
-def wait_ready(runtime: Runtime, name: str, start: int, plan: Plan, deadline_s: float, stop: Callable[[], bool] = bool) -> Address:
+def wait_ready(runtime: Runtime, name: str, start: int, plan: Plan, deadline_s: float, stop: Callable[[], bool] = bool) -> Listener:
     """Wait until the app is ready: its port listens, and `GET` of the health path is answered below 500.
 
     An app without that path is ready when it answers HTTP at all. Blocks the calling thread.
@@ -82,23 +75,18 @@ class _Watch:
         self._name = name
         self._start = start
         self._health = plan.health
-        self._declared = Address("127.0.0.1", runtime.port(name))
+        self._declared = runtime.expected(name)
+        self._heard: list[Listener] = []
+        self._looks_at, self._pause_s = time.monotonic() + LISTENERS_AFTER_S, LISTENERS_AFTER_S
         self._answer_s = SHORTEST_ANSWER_S
         self._other_since: float | None = None
         self.seen = f"nothing listens on port {self._declared.port}"
 
-    def look(self, left_s: float) -> Address | None:
+    def look(self, left_s: float) -> Listener | None:
         """The address that answers now."""
         for address in self._candidates():
-            if not self._answers(address, left_s):
-                continue
-            if address.port == self._declared.port:
-                return address
-            self._other_since = self._other_since or time.monotonic()
-            if time.monotonic() - self._other_since >= SETTLE_S:
-                return address
-            self.seen = f"it answers on port {address.port}, and not on port {self._declared.port}"
-            return None
+            if self._answers(address, left_s):
+                return address if address.port == self._declared.port else self._settled(address)
         return None
 
     def check_alive(self) -> None:
@@ -111,38 +99,59 @@ class _Watch:
         if found is None or found.state is ActualState.EXITED or found.start != self._start:
             raise NeverReadyError(*_ending(found))
 
-    def _candidates(self) -> Iterator[Address]:
-        """The declared address first; then what the app listens on, the declared port before others, lower ones first."""
-        yield self._declared
-        heard = sorted(self._runtime.listening(self._name), key=lambda each: (each.port != self._declared.port, each.port))
-        for address in map(_reachable, heard):
-            if address != self._declared:
-                yield address
+    def _candidates(self) -> Iterator[Listener]:
+        """The declared port; now and then, and while another one is on trial, whatever else the app listens on, lower ones first."""
+        others = self._other_since is not None
+        if time.monotonic() >= self._looks_at:
+            self._hear()
+            self._pause_s = min(self._pause_s * 2, LISTENERS_AT_MOST_EVERY_S)
+            self._looks_at, others = time.monotonic() + self._pause_s, True
+        if others and self._heard:
+            yield from self._heard
+        else:
+            yield next((each for each in self._heard if each.port == self._declared.port), self._declared)
 
-    def _answers(self, address: Address, left_s: float) -> bool:
+    def _hear(self) -> None:
+        heard = self._runtime.listening(self._name)
+        self._heard = sorted(map(_reachable, heard), key=lambda each: (each != self._declared, each.port != self._declared.port, each.port))
+
+    def _settled(self, other: Listener) -> Listener | None:
+        """The other address, once it has answered for long enough and the declared port is still silent."""
+        self._other_since = self._other_since or time.monotonic()
+        self.seen = f"it answers on port {other.port}, and not on port {self._declared.port}"
+        if time.monotonic() - self._other_since < SETTLE_S:
+            return None
+        self._hear()
+        if all(each.port != self._declared.port for each in self._heard):
+            return other
+        self._other_since = None
+        return None
+
+    def _answers(self, address: Listener, left_s: float) -> bool:
         """Whether `GET` of the health path is answered there as by a ready app."""
         timeout_s = min(self._answer_s, max(left_s, 0.05))
         try:
             status = self._get(address, timeout_s)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, NoSuchInstanceError):
             return False
-        except NoSuchInstanceError:
-            return False
+        except (ConnectionResetError, BrokenPipeError):
+            # Of an inlet this means that nobody listens behind it.
+            if address in self._heard:
+                self.seen = f"what listens on port {address.port} did not answer HTTP: it hung up"
         except TimeoutError:
             self._answer_s = min(self._answer_s * 2, LONGEST_ANSWER_S)
             self.seen = f"GET {self._health} on port {address.port} was not answered within {timeout_s:g} s"
-            return False
         except (OSError, http.client.HTTPException) as error:
             self.seen = f"what listens on port {address.port} did not answer HTTP: {type(error).__name__}"
-            return False
-        if status < http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.NOT_IMPLEMENTED:
-            return True  # 501: a server that has no GET at all, so no health path either
-        self.seen = f"GET {self._health} on port {address.port} was answered {status}"
+        else:
+            if status < http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.NOT_IMPLEMENTED:
+                return True  # 501: a server that has no GET at all, so no health path either
+            self.seen = f"GET {self._health} on port {address.port} was answered {status}"
         return False
 
-    def _get(self, address: Address, timeout_s: float) -> int:
+    def _get(self, address: Listener, timeout_s: float) -> int:
         connection = http.client.HTTPConnection("localhost", address.port, timeout=timeout_s)
-        connection.sock = self._connected(address, timeout_s)
+        connection.sock = self._runtime.connect(self._name, self._start, address, timeout_s)
         try:
             connection.request("GET", self._health, headers={"Connection": "close", "User-Agent": "modelyard-probe"})
             answer = connection.getresponse()
@@ -151,19 +160,9 @@ class _Watch:
         finally:
             connection.close()
 
-    def _connected(self, address: Address, timeout_s: float) -> socket.socket:
-        (dialled,) = self._runtime.dial(self._name, self._start, v6=":" in address.host)
-        try:
-            dialled.settimeout(timeout_s)
-            dialled.connect((address.host, address.port))
-        except OSError:
-            dialled.close()
-            raise
-        return dialled
 
-
-def _reachable(listener: Listener) -> Address:
-    return Address(_ANY.get(listener.host, listener.host), listener.port)
+def _reachable(listener: Listener) -> Listener:
+    return Listener(_ANY.get(listener.host, listener.host), listener.port)
 
 
 def _ending(found: Actual | None) -> tuple[ExitReason, str]:

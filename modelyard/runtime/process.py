@@ -134,6 +134,22 @@ class ProcessRuntime:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sockets
 
+    def inlet(self, name: str) -> str:
+        """See `Runtime.inlet`: the holder is asked instead."""
+        del name
+        return ""
+
+    def connect(self, name: str, start: int, to: Listener, timeout_s: float) -> socket.socket:
+        """See `Runtime.connect`."""
+        (dialled,) = self.dial(name, start, v6=":" in to.host)
+        try:
+            dialled.settimeout(timeout_s)
+            dialled.connect((to.host, to.port))
+        except OSError:
+            dialled.close()
+            raise
+        return dialled
+
     def listening(self, name: str) -> list[Listener]:
         """See `Runtime.listening`."""
         try:
@@ -144,6 +160,10 @@ class ProcessRuntime:
     def port(self, name: str) -> int:
         """See `Runtime.port`; before the first start: what its plan says."""
         return self._instance(name).port
+
+    def expected(self, name: str) -> Listener:
+        """See `Runtime.expected`: a port that was found before may have been free by chance."""
+        return Listener("127.0.0.1", self.port(name))
 
     def actual(self) -> list[Actual]:
         """See `Runtime.actual`."""

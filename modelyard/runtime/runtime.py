@@ -18,6 +18,14 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A TCP address that the app listens on inside its own namespace."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """What `create` needs to know; two specs of one name are equal, so every verb may be repeated.
 
@@ -28,6 +36,8 @@ class InstanceSpec:
         reference: What the builder built, `Built.reference`.
         plan: How the app is started.
         owner_label: `username/model_name`, for people who look at the machine.
+        listens: Where verification found the app listening; None: that is to be found out.
+        build: The build that verifies, and its fence, where one does.
     """
 
     name: str
@@ -36,6 +46,9 @@ class InstanceSpec:
     reference: str
     plan: Plan
     owner_label: str = ""
+    listens: Listener | None = None
+    build: str = ""
+    fence: int = 0
 
     @property
     def limits(self) -> Limits:
@@ -57,9 +70,11 @@ class Actual:
     """One instance as the runtime sees it.
 
     Args:
-        start: Grows by one at each start of this name; a socket or an answer of an older start is stale.
-        reason: Why it exited, where it did: `crashed`, `oom_killed`, or None for a stop that was asked for.
+        start: Another number at each start of this name, 0 before the first; a socket or an answer of an older start is stale.
+        reason: Why it exited, where it did: `crashed`, `oom_killed`, `runner_gone` where it ended with what carried it or by others' hands,
+            or None for a stop that was asked for.
         detail: The exit for people: `exit status 1`, `killed by signal 9`.
+        container_id: The app's container, where the runtime has containers.
     """
 
     name: str
@@ -69,14 +84,7 @@ class Actual:
     start: int
     reason: ExitReason | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A TCP address that the app listens on inside its own namespace."""
-
-    host: str
-    port: int
+    container_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +156,14 @@ class Runtime(Protocol):
     def remove(self, name: str) -> None:
         """Stop it at once and forget it; unknown: nothing happens. Its output stays readable."""
 
+    def inlet(self, name: str) -> str:
+        """The path of the Unix socket that leads into it, as the front door sees it, whether or not it runs.
+
+        Empty where the way in is `dial`. It leads to where the app was last connected to, or is expected.
+        """
+
     def dial(self, name: str, start: int, count: int = 1, *, v6: bool = False) -> list[socket.socket]:
-        """Up to `count` (at most 64) unconnected TCP sockets of the instance's own network.
+        """Up to `count` (at most 64) unconnected TCP sockets of the instance's own network, where it has no inlet.
 
         The caller connects them to `127.0.0.1` (or `::1` with `v6`) and the app's port.
 
@@ -157,11 +171,22 @@ class Runtime(Protocol):
             NoSuchInstanceError: That start of it is gone.
         """
 
+    def connect(self, name: str, start: int, to: Listener, timeout_s: float) -> socket.socket:
+        """A connection to an address of its loopback, by the way that calls take. Through an inlet it may end at once: then nobody listens.
+
+        Raises:
+            NoSuchInstanceError: That start of it is gone.
+            OSError: Nobody listens there, or did not take the connection in time.
+        """
+
     def listening(self, name: str) -> list[Listener]:
         """The TCP addresses that the app listens on now; empty where it is not running."""
 
     def port(self, name: str) -> int:
         """The port that the app was told to listen on (`PORT`) at its last start."""
+
+    def expected(self, name: str) -> Listener:
+        """Where the app is looked for first: where its verification found it, or at the port that it was told."""
 
     def actual(self) -> list[Actual]:
         """All that is ours and nothing else; raises rather than return half."""
@@ -180,4 +205,4 @@ class Runtime(Protocol):
         """
 
     def close(self) -> None:
-        """End every instance that this runtime started."""
+        """Let go of everything; instances that cannot outlive this process are ended."""

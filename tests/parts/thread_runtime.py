@@ -68,6 +68,19 @@ class ThreadRuntime:
             raise NoSuchInstanceError(name)
         return [socket.socket(socket.AF_INET6 if v6 else socket.AF_INET) for _ in range(count)]
 
+    def inlet(self, name: str) -> str:
+        del name
+        return ""
+
+    def connect(self, name: str, start: int, to: Listener, timeout_s: float) -> socket.socket:
+        (dialled,) = self.dial(name, start)
+        dialled.settimeout(timeout_s)
+        dialled.connect((to.host, to.port))
+        return dialled
+
+    def expected(self, name: str) -> Listener:
+        return Listener("127.0.0.1", self.port(name))
+
     def listening(self, name: str) -> list[Listener]:
         return [Listener("127.0.0.1", self.port(name))]
 
