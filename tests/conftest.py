@@ -102,7 +102,7 @@ def _missing(part: str) -> str:
     why = {
         "sandbox": _missing_sandbox,
         "browser": lambda: "" if shutil.which("chromium") else "chromium is not installed",
-        "docker": lambda: engine.missing(postgres.IMAGE, kafka.IMAGE),
+        "docker": lambda: engine.missing(postgres.IMAGE, kafka.IMAGE, engine.PYTHON, engine.INLET),
         "kafka": kafka.missing,
         "postgres": postgres.missing,
         "nginx": nginx.missing,

@@ -2,16 +2,17 @@
 
 import http.client
 import json
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from modelyard.domain.plan import Limits, Plan
 from modelyard.runtime.interpreter import own_interpreter
-from modelyard.runtime.probe import Address, wait_ready
-from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
-from modelyard.runtime.runtime import InstanceSpec, Role
+from modelyard.runtime.probe import wait_ready
+from modelyard.runtime.process import RuntimeFolders
+from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime
 
 SOURCE = """
 import http.server, json, os, socket, sys
@@ -54,29 +55,56 @@ if __name__ == "__main__":
 class World:
     """Folders with the app and an environment, and a runtime over them."""
 
+    many: ClassVar[int] = 50
+    """Starts that take little time."""
+    connections: ClassVar[int] = 0
+    """Descriptors that the runtime may keep open while nothing runs."""
     folders: RuntimeFolders
-    runtime: ProcessRuntime
+    runtime: Runtime
 
-    def create(self, name: str, *options: str, limits: Limits | None = None, version: str = "v1", **plan: Any) -> Plan:
+    def create(
+        self,
+        name: str,
+        *options: str,
+        limits: Limits | None = None,
+        version: str = "v1",
+        role: Role = Role.APP,
+        program: str = "app.py",
+        **plan: Any,
+    ) -> Plan:
         """Make an instance of the app known; `options` are its words, such as `health=500`."""
-        told = Plan(server="command", command=("python", "app.py", *options), limits=limits or Limits(), **plan)
-        self.runtime.create(InstanceSpec(name, Role.APP, version, "e1", told, "someone/evaluating"))
+        told = Plan(server="command", command=("python", program, *options), limits=limits or Limits(), **plan)
+        self.prepare(version, told)
+        self.runtime.create(InstanceSpec(name, role, version, "e1", told, "someone/evaluating"))
         return told
 
-    def ready(self, name: str, *options: str, limits: Limits | None = None, version: str = "v1", **plan: Any) -> tuple[int, Address]:
+    def prepare(self, version: str, plan: Plan) -> None:
+        """Do what a builder does for a version beside its environment: its folder is there."""
+
+    def add_version(self, version: str) -> None:
+        """A further version of the same app."""
+        write_app(self.folders.apps, version)
+
+    def original(self, version: str, path: str) -> bytes | None:
+        """A file of the version as it was built, seen from outside; None: there is none."""
+        file = self.folders.apps / version / path
+        return file.read_bytes() if file.exists() else None
+
+    def connected(self, name: str, at: tuple[int, Listener], port: int) -> socket.socket:
+        """A connection to another port of the same network."""
+        return self.runtime.connect(name, at[0], Listener(at[1].host, port), 5)
+
+    def ready(self, name: str, *options: str, limits: Limits | None = None, version: str = "v1", **plan: Any) -> tuple[int, Listener]:
         """Start an instance, and wait until it answers."""
         made = self.create(name, *options, limits=limits, version=version, **plan)
         start = self.runtime.start(name)
         return start, wait_ready(self.runtime, name, start, made, 20)
 
-    def evaluate(self, name: str, at: tuple[int, Address], code: str, timeout_s: float = 20) -> Any:
+    def evaluate(self, name: str, at: tuple[int, Listener], code: str, timeout_s: float = 20) -> Any:
         """Run code inside the app, and return what it put into `answer`."""
         start, address = at
-        (dialled,) = self.runtime.dial(name, start, v6=":" in address.host)
-        dialled.settimeout(timeout_s)
-        dialled.connect((address.host, address.port))
         connection = http.client.HTTPConnection("localhost", address.port)
-        connection.sock = dialled
+        connection.sock = self.runtime.connect(name, start, address, timeout_s)
         try:
             connection.request("POST", "/", body=code.encode())
             return json.loads(connection.getresponse().read())

@@ -18,6 +18,10 @@ NAME = "modelyard.name"
 VERSION = "modelyard.version"
 BUILD = "modelyard.build"
 FENCE = "modelyard.fence"
+MODEL = "modelyard.model"
+"""`username/model_name`, for people who look at the machine."""
+SPEC = "modelyard.spec"
+"""The digest of all that a container was made from: with another one it is made anew."""
 
 CODE_IMAGES = "modelyard-code"
 ENVIRONMENT_IMAGES = "modelyard-environments"
@@ -50,3 +54,13 @@ def environment_image(yard: str, reference: str) -> str:
 def public_image(owner_label: str, number: int | None = None) -> str:
     """What people call a version's image; without a number the one that serves."""
     return f"ml-models/{owner_label}:{'latest' if number is None else f'v{number}'}"
+
+
+def container_name(yard: str, name: str, part: str) -> str:
+    """What one part of an instance is called."""
+    return f"modelyard-{yard}-{name}" + ("-inlet" if part == "inlet" else "")
+
+
+def label(name: str, value: str) -> str:
+    """A label as an engine filters by it."""
+    return f"{name}={value}"

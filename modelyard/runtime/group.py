@@ -51,6 +51,16 @@ class Group:
         name = "memory.current" if self._memory_is_unified else "memory.usage_in_bytes"
         return int(self._read("memory", name).strip() or 0)
 
+    def processes(self) -> int:
+        """How many there are."""
+        return len(self._read("pids" if "pids" in self._folders else "memory", "cgroup.procs").split())
+
+    def cpu_s(self) -> float:
+        """The processor time that all of them have used so far."""
+        if "cpuacct" in self._folders:
+            return int(self._read("cpuacct", "cpuacct.usage").strip() or 0) / 1e9
+        return self._counter("cpu", "cpu.stat", "usage_usec") / 1e6 if "cpu" in self._folders else 0.0
+
     def freeze(self) -> bool:
         """Let every process stand still, and wait until they do; False where this machine has no freezer for us."""
         if UNIFIED in self._folders:
@@ -60,6 +70,12 @@ class Group:
             self._write(FREEZER, "freezer.state", "FROZEN")
             return self._wait(lambda: self._read(FREEZER, "freezer.state").strip() == "FROZEN")
         return False
+
+    def is_frozen(self) -> bool:
+        """Whether they were told to stand still."""
+        if UNIFIED in self._folders:
+            return self._counter(UNIFIED, "cgroup.events", "frozen") == 1
+        return FREEZER in self._folders and self._read(FREEZER, "freezer.state").strip() != "THAWED"
 
     def thaw(self) -> None:
         """Let them go on."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from modelyard.runtime.runtime import Listener
 
 _LISTEN = "0A"
+_V4_DIGITS = len("0100007F:1F90")
 
 
 def of_network(pid: int) -> list[Listener]:
@@ -18,6 +19,13 @@ def of_processes(pids: list[int]) -> list[Listener]:
     """The listeners whose socket one of these processes holds, lowest port first."""
     held = {inode for pid in pids for inode in _sockets(pid)}
     return sorted({listener for pid in pids[:1] for listener, inode in _read(pid) if inode in held}, key=_order)
+
+
+def of_tables(text: str) -> list[Listener]:
+    """The listeners in the text of both tables, one after the other, lowest port first."""
+    rows = (line.split() for line in text.splitlines() if ":" in line)
+    found = {_parse(row[1], socket.AF_INET6 if len(row[1]) > _V4_DIGITS else socket.AF_INET) for row in rows if row[3] == _LISTEN}
+    return sorted(found, key=_order)
 
 
 def _order(listener: Listener) -> tuple[int, str]:

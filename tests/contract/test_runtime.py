@@ -6,17 +6,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from evaluating_app import World, write_app, write_environment
+from parts.docker_world import ContainerWorld, DockerWorld, app_files
 
 from modelyard.domain.plan import Limits, Plan
 from modelyard.domain.states import ExitReason
 from modelyard.runtime.cgroups import Cgroups
-from modelyard.runtime.probe import Address, NeverReadyError, ProbeStoppedError, wait_ready
+from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
-from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, NoSuchInstanceError, Role, StartError
+from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, Listener, NoSuchInstanceError, Role, StartError
 from modelyard.runtime.sandbox import Bubblewrap
 from modelyard.runtime.trusted import Trusted
 
@@ -27,6 +29,7 @@ LAUNCHERS = [
     pytest.param(("bubblewrap", True), id="bubblewrap", marks=pytest.mark.sandbox),
     pytest.param(("bubblewrap", False), id="bubblewrap-without-cgroups", marks=pytest.mark.sandbox),
 ]
+CONTAINERS = pytest.param(("docker", True), id="docker", marks=pytest.mark.docker)
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
@@ -51,16 +54,42 @@ def changed() -> list[str]:
     return []
 
 
-@pytest.fixture(params=LAUNCHERS)
-def world(request, folders, tmp_path, changed) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def containers() -> Iterator[DockerWorld]:
+    with closing(DockerWorld()) as made:
+        made.add_app(app_files())
+        yield made
+
+
+def process_world(kind: str, *, grouped: bool, folders: RuntimeFolders, scratch: Path, changed: list[str]) -> World:
+    launcher = Trusted(scratch=scratch) if kind == "trusted" else Bubblewrap()
+    return World(folders, ProcessRuntime(folders, launcher, cgroups=None if grouped else Cgroups(), on_change=changed.append))
+
+
+@pytest.fixture(params=[*LAUNCHERS, CONTAINERS])
+def world(request, folders, tmp_path, tmp_path_factory, changed) -> Iterator[World]:
     kind, grouped = request.param
-    launcher = Trusted(scratch=tmp_path) if kind == "trusted" else Bubblewrap()
-    runtime = ProcessRuntime(folders, launcher, cgroups=None if grouped else Cgroups(), on_change=changed.append)
+    if kind == "docker":
+        docker = request.getfixturevalue("containers")
+        made: World = ContainerWorld(docker, docker.runtime(tmp_path_factory.mktemp("output"), changed.append))
+    else:
+        made = process_world(kind, grouped=grouped, folders=folders, scratch=tmp_path, changed=changed)
     try:
-        yield World(folders, runtime)
+        yield made
     finally:
-        runtime.close()
+        made.runtime.close()
         shutil.rmtree(folders.output, ignore_errors=True)
+        if kind == "docker":
+            docker.clear()
+
+
+@pytest.fixture(params=LAUNCHERS)
+def of_processes(request, folders, tmp_path, changed) -> Iterator[World]:
+    """What only instances without an inlet have."""
+    kind, grouped = request.param
+    made = process_world(kind, grouped=grouped, folders=folders, scratch=tmp_path, changed=changed)
+    with closing(made.runtime):
+        yield made
 
 
 def actual(world: World, name: str) -> Actual:
@@ -70,7 +99,7 @@ def actual(world: World, name: str) -> Actual:
 def test_this_machine_can_be_used(world):
     report = world.runtime.probe()
     assert report.usable, report
-    assert world.runtime.probe() is report
+    assert world.runtime.probe() == report
 
 
 def test_a_created_instance_is_not_running(world):
@@ -85,7 +114,7 @@ def test_a_created_instance_is_not_running(world):
 
 def test_a_started_instance_answers(world):
     at = world.ready("a")
-    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.RUNNING, 1)
+    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.RUNNING, at[0])
     assert world.evaluate("a", at, "answer = 6 * 7") == 42
     assert at[1].port == world.runtime.port("a")
     assert [(each.host, each.port) for each in world.runtime.listening("a")] == [("127.0.0.1", at[1].port)]
@@ -99,7 +128,8 @@ def test_a_second_start_is_the_first(world):
         thread.start()
     for thread in threads:
         thread.join()
-    assert numbers == [1] * 8
+    assert len(numbers) == 8
+    assert len(set(numbers)) == 1
 
 
 def test_the_app_sees_its_own_variables_and_no_others(world, monkeypatch):
@@ -154,7 +184,7 @@ def test_no_descriptor_but_its_own_reaches_the_app(world):
     assert kinds == ["/dev/null", "pipe", "pipe", "socket", "socket"]
 
 
-def test_what_the_app_writes_is_gone_with_it(world, folders):
+def test_what_the_app_writes_is_gone_with_it(world):
     code = """
 with open("weights.bin", "r+b") as file:
     file.write(b"CHANGED!")
@@ -164,24 +194,24 @@ for path in ("made", "inner/made"):
 answer = open("weights.bin", "rb").read().decode()
 """
     assert world.evaluate("a", world.ready("a"), code) == "CHANGED!"
-    assert (folders.apps / "v1/weights.bin").read_bytes() == b"original"
-    assert not (folders.apps / "v1/made").exists()
+    assert world.original("v1", "weights.bin") == b"original"
+    assert world.original("v1", "made") is None
     world.runtime.stop("a", 0)
-    at = (world.runtime.start("a"), Address("127.0.0.1", world.runtime.port("a")))
+    at = (world.runtime.start("a"), Listener("127.0.0.1", world.runtime.port("a")))
     wait_ready(world.runtime, "a", at[0], world.create("a"), DEADLINE_S)
     again = "import os; answer = [os.path.exists('made'), os.path.exists('inner/made'), open('weights.bin').read()]"
     assert world.evaluate("a", at, again) == [False, False, "original"]
 
 
 def test_the_working_folder_may_lie_below_the_root(world):
-    plan = Plan(server="command", command=("python", "../app.py"), folder="inner")
-    world.runtime.create(InstanceSpec("b", Role.VERIFY, "v1", "e1", plan))
+    plan = world.create("b", role=Role.VERIFY, program="../app.py", folder="inner")
     start = world.runtime.start("b")
     at = (start, wait_ready(world.runtime, "b", start, plan, DEADLINE_S))
     assert world.evaluate("b", at, "import os; answer = os.getcwd()").endswith("/app/inner")
 
 
-def test_sockets_are_handed_out_for_this_start_alone(world):
+def test_sockets_are_handed_out_for_this_start_alone(of_processes):
+    world = of_processes
     start, address = world.ready("a")
     many = world.runtime.dial("a", start, 64)
     assert len(many) == 64
@@ -218,11 +248,21 @@ def test_an_app_may_listen_on_ipv6(world):
     assert world.evaluate("a", (start, address), "answer = 'six'") == "six"
 
 
-def test_a_refused_connection_is_real(world):
+def test_where_nobody_listens_nobody_answers(world):
+    at = world.ready("a")
+    with pytest.raises(OSError):  # noqa: PT011 - refused at once, or hung up by the inlet, in one of several ways
+        world.evaluate("a", (at[0], Listener("127.0.0.1", 1)), "answer = 1")
+    assert world.evaluate("a", at, "answer = 1") == 1
+
+
+def test_connections_are_to_this_start_alone(world):
     start, address = world.ready("a")
-    (dialled,) = world.runtime.dial("a", start)
-    with dialled, pytest.raises(ConnectionRefusedError):
-        dialled.connect(("127.0.0.1", 1 if address.port != 1 else 2))
+    for name, number in (("a", start + 1), ("a", start - 1), ("unknown", 1)):
+        with pytest.raises(NoSuchInstanceError):
+            world.runtime.connect(name, number, address, 1)
+    world.runtime.stop("a", 0)
+    with pytest.raises(NoSuchInstanceError):
+        world.runtime.connect("a", start, address, 1)
 
 
 DAEMON = """
@@ -257,12 +297,12 @@ def test_a_frozen_instance_uses_no_processor(world):
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_stop_lets_the_app_say_goodbye(world, frozen, changed):
     goodbye = "import signal; signal.signal(signal.SIGTERM, lambda *_: (print('goodbye', flush=True), os._exit(0)))"
-    world.ready("a", f"first={goodbye}")
+    start, _ = world.ready("a", f"first={goodbye}")
     if frozen:
         world.runtime.freeze("a")
     world.runtime.stop("a", DEADLINE_S)
     world.runtime.stop("a", DEADLINE_S)
-    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.EXITED, 1, None, "exit status 0")
+    assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.EXITED, start, None, "exit status 0")
     assert world.runtime.logs("a") == b"starting\ngoodbye\n"
     assert world.runtime.listening("a") == []
     eventually(lambda: changed == ["a"], "the caller is told")
@@ -290,7 +330,7 @@ def alive(token: str) -> list[int]:
 @pytest.mark.parametrize("end", ["stop", "exit", "close"])
 def test_nothing_is_left_of_an_instance(world, folders, end, tmp_path):
     version = f"gone-{end}"
-    write_app(folders.apps, version)
+    world.add_version(version)
     at = world.ready("a", f"first={DAEMON}", version=version)
     eventually(lambda: world.runtime.usage("a").processes == 2, "the daemon runs")
     assert alive(version)
@@ -304,7 +344,7 @@ def test_nothing_is_left_of_an_instance(world, folders, end, tmp_path):
         eventually(lambda: actual(world, "a").state is ActualState.EXITED, "it ends")
     assert alive(version) == []
     assert list(tmp_path.iterdir()) == []
-    shutil.rmtree(folders.apps / version)
+    shutil.rmtree(folders.apps / version, ignore_errors=True)
 
 
 def test_a_crash_is_told_with_its_exit(world, changed):
@@ -313,7 +353,7 @@ def test_a_crash_is_told_with_its_exit(world, changed):
     eventually(lambda: changed == ["a"], "the caller is told")
     assert actual(world, "a") == Actual("a", Role.APP, "v1", ActualState.EXITED, start, ExitReason.CRASHED, "exit status 3")
     assert world.runtime.logs("a") == b"starting\nno good\n"
-    assert world.runtime.start("a") == start + 1
+    assert world.runtime.start("a") > start
 
 
 def test_a_removed_instance_is_forgotten_and_its_output_kept(world):
@@ -324,7 +364,7 @@ def test_a_removed_instance_is_forgotten_and_its_output_kept(world):
     assert world.runtime.logs("a") == b"starting\n"
     with pytest.raises(NoSuchInstanceError):
         world.runtime.start("a")
-    assert world.ready("a")[0] == start + 1
+    assert world.ready("a")[0] > start
 
 
 def test_a_flood_of_output_keeps_its_end_and_the_app_alive(world):
@@ -333,18 +373,21 @@ def test_a_flood_of_output_keeps_its_end_and_the_app_alive(world):
     world.evaluate("a", at, "print('the end', flush=True)")
     eventually(lambda: world.runtime.logs("a").endswith(b"the end\n"), "the end is kept")
     assert len(world.runtime.logs("a", 1000)) == 1000
-    kept = sum(file.stat().st_size for file in world.folders.output.iterdir())
-    assert kept < 3 * 1024 * 1024
+    assert len(world.runtime.logs("a", 10_000_000)) < 3 * 1024 * 1024
 
 
 def test_an_instance_without_its_code_cannot_be_started(world, tmp_path):
-    world.create("a", version="never-unpacked")
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(StartError):
-        world.runtime.start("a")
-    assert actual(world, "a").state is ActualState.CREATED
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+        create_and_start(world)
+    assert not [each for each in world.runtime.actual() if each.state is ActualState.RUNNING]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + world.connections
     assert list(tmp_path.iterdir()) == []
+
+
+def create_and_start(world: World) -> None:
+    world.create("a", version="never-unpacked")
+    world.runtime.start("a")
 
 
 def test_a_name_that_could_leave_its_folder_is_refused(world):
@@ -352,14 +395,14 @@ def test_a_name_that_could_leave_its_folder_is_refused(world):
         world.create("../a")
 
 
-def test_fifty_starts_leave_no_descriptor_and_no_zombie(world):
+def test_many_starts_leave_no_descriptor_and_no_zombie(world):
     world.ready("a")
     world.runtime.stop("a", 0)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(50):
+    for _ in range(world.many):
         world.runtime.start("a")
         world.runtime.stop("a", 0)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + world.connections
     children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
     states = [Path("/proc", child, "stat").read_text().rpartition(")")[2].split()[0] for child in children]
     assert "Z" not in states
@@ -380,7 +423,8 @@ app.Server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), app.Evalu
 """
 
 
-def test_a_server_of_its_own_folder_comes_after_everything_of_the_apps(world, folders):
+def test_a_server_of_its_own_folder_comes_after_everything_of_the_apps(of_processes, folders):
+    world = of_processes
     environment = folders.environments / "with-server"
     if not environment.exists():
         shutil.copytree(folders.environments / "e1", environment, symlinks=True)
@@ -409,7 +453,7 @@ def test_a_server_of_its_own_folder_comes_after_everything_of_the_apps(world, fo
 class TestReadiness:
     """When an app counts as ready, and where."""
 
-    def wait(self, world: World, *options: str, deadline_s: float = DEADLINE_S, **plan: object) -> Address:
+    def wait(self, world: World, *options: str, deadline_s: float = DEADLINE_S, **plan: object) -> Listener:
         told = world.create("a", *options, **plan)
         return wait_ready(world.runtime, "a", world.runtime.start("a"), told, deadline_s)
 
@@ -426,7 +470,7 @@ class TestReadiness:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        assert self.wait(world, f"port={port}") == Address("127.0.0.1", port)
+        assert self.wait(world, f"port={port}") == Listener("127.0.0.1", port)
 
     def test_any_address_is_reached_by_loopback(self, world):
         assert self.wait(world, "host=0.0.0.0").host == "127.0.0.1"
@@ -443,7 +487,7 @@ class TestReadiness:
     def test_what_is_no_http_is_told(self, world):
         code = "s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\nwhile True: s.accept()[0].sendall(b'220 mail\\r\\n')"
         with pytest.raises(NeverReadyError, match="did not answer HTTP"):
-            self.wait(world, f"first={code}", deadline_s=1.0)
+            self.wait(world, f"first={code}", deadline_s=3.0)
 
     def test_the_caller_may_end_the_wait(self, world):
         told = world.create("a", "first=import time; time.sleep(60)")

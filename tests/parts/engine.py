@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
 ANSWERS_WITHIN_S = 20.0
+PYTHON = "python:3.11-slim-bookworm"
+INLET = "modelyard/inlet:1"
 
 
 def missing(*images: str) -> str:

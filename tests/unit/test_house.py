@@ -35,7 +35,8 @@ def test_a_module_keeps_the_rules(path: Path) -> None:
     names = set(imported(tree))
     assert len(text.splitlines()) <= 300, "a module does one job"
     assert ast.get_docstring(tree), "a module says its job"
-    assert not names & {"docker", "torch"}
+    assert "torch" not in names
+    assert "docker" not in names or path.name == "docker_engine.py"
     if path not in KAFKA:
         assert "confluent_kafka" not in names, "the broker's client stays within its bus"
     if not speaks_web(path):

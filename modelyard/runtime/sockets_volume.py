@@ -1,0 +1,87 @@
+"""The volume in which each inlet has a folder of its own, with the one socket that leads into its network."""
+
+import hashlib
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from modelyard.runtime.engine import Engine
+from modelyard.runtime.runtime import StartError
+
+SOCKET = "in.sock"
+INLET_UID = 65533
+LONGEST_PATH = 100
+"""The kernel takes 107 bytes for the name of a socket."""
+
+
+class SocketsVolume:
+    """A named volume, bound folder by folder: whoever sees one folder sees no other.
+
+    Args:
+        name: The volume's; made where there is none.
+        seen_at: Where this process and the front door see it; empty: where the engine's machine has it.
+    """
+
+    def __init__(self, engine: Engine, name: str, yard: str, seen_at: Path | None = None) -> None:
+        self._engine = engine
+        self._name = name
+        self._yard = yard
+        self._seen_at = seen_at
+        self._finding = threading.Lock()
+        self._mountpoint = ""
+
+    @property
+    def inlet_user(self) -> str:
+        """Whom the inlets run as: a user of their own, or this process's, where it can give nothing away."""
+        uid, gid = (INLET_UID, INLET_UID) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+        return f"{uid}:{gid}"
+
+    def folder(self, instance: str) -> str:
+        """Its folder as the engine's machine knows it."""
+        return f"{self._found()}/{self._short(instance)}"
+
+    def socket(self, instance: str) -> str:
+        """Its socket as this process and the front door know it, whether or not anybody listens."""
+        return str(self._here() / self._short(instance) / SOCKET)
+
+    def is_there(self, instance: str) -> bool:
+        """Whether its socket is where callers look for it."""
+        return Path(self.socket(instance)).exists()
+
+    def make(self, instance: str) -> None:
+        """Make its folder, where it is missing.
+
+        Raises:
+            StartError: This process may not, or the path is too long for a socket.
+        """
+        path = self.socket(instance)
+        if len(path.encode()) > LONGEST_PATH:
+            raise StartError(f"the path of its socket is longer than {LONGEST_PATH} bytes: {path}")
+        folder = Path(path).parent
+        if folder.is_dir():
+            return
+        try:
+            # Anybody who gets as far as the volume may call; who does not mount it, never gets there.
+            folder.mkdir(mode=0o755)
+            folder.chmod(0o755)
+            if os.geteuid() == 0:
+                os.chown(folder, INLET_UID, INLET_UID)
+        except OSError as error:
+            raise StartError(f"no folder for its socket can be made below {folder.parent}: {error.strerror}") from error
+
+    def remove(self, instance: str) -> None:
+        """Remove its folder; there is none: nothing happens."""
+        shutil.rmtree(self._here() / self._short(instance), ignore_errors=True)
+
+    def _short(self, instance: str) -> str:
+        return self._yard[:6] + hashlib.sha256(f"{self._yard}/{instance}".encode()).hexdigest()[:10]
+
+    def _here(self) -> Path:
+        return self._seen_at or Path(self._found())
+
+    def _found(self) -> str:
+        with self._finding:
+            if not self._mountpoint:
+                self._mountpoint = self._engine.volume(self._name, {})
+            return self._mountpoint
