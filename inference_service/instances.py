@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from inference_service import repository
 from modelyard.domain.errors import NotReady
 from modelyard.domain.events import ModelCrashed, ModelFrozen, ModelStarted, ModelStopped
+from modelyard.domain.ids import instance_name
 from modelyard.domain.states import ExitReason, InstanceState
 from modelyard.store import doorbell, outbox
 from modelyard.store.catalog import ServingVersion, VersionFact
@@ -94,7 +95,7 @@ class Instances:
     def where(self, version: ServingVersion) -> Running:
         """Where it answers, as it was last started."""
         with self._database.read() as session:
-            row = session.get_one(InstanceRow, repository.instance_name(version.version_id))
+            row = session.get_one(InstanceRow, instance_name(version.version_id))
             return Running(row.start, row.host, row.port, self._inlet(row.name))
 
     def crashed(self, fact: VersionFact, reason: ExitReason, detail: str) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from inference_service.instances import Instances, Running, failed
-from inference_service.repository import instance_name
 from inference_service.routing import cold_route, route
 from modelyard.domain.errors import NotFound, Unavailable
+from modelyard.domain.ids import instance_name
 from modelyard.domain.states import ExitReason, InstanceState, VersionState
 from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
 from modelyard.runtime.routes import Activated, Route, RouteRemoved, Routes, RouteState

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from inference_service.repository import instance_name
 from modelyard.domain.errors import NotFound
+from modelyard.domain.ids import instance_name
 from modelyard.runtime.output import FILE_BYTES, OutputFile
 from modelyard.store import catalog
 from modelyard.store.database import Database

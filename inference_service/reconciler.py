@@ -14,6 +14,7 @@ from inference_service import repository
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
 from inference_service.workers import Workers
+from modelyard.domain.ids import instance_name
 from modelyard.domain.states import ExitReason, VersionState
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Actual, ActualState, Role, Runtime
@@ -130,7 +131,7 @@ class Reconciler:
     def _is_drained(self, fact: VersionFact) -> bool:
         """Whether no call will reach this version any more, or its calls had long enough; its route has left it before."""
         since = self._draining.setdefault(fact.version_id, time.monotonic())
-        left = self._routes.calls_to(fact.model_id, repository.instance_name(fact.version_id))
+        left = self._routes.calls_to(fact.model_id, instance_name(fact.version_id))
         drained = not left or time.monotonic() - since >= DRAIN_S
         if drained:
             self._draining.pop(fact.version_id, None)

@@ -3,17 +3,13 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from modelyard.domain.ids import instance_name
 from modelyard.domain.states import INSTANCE_STEPS, ExitReason, InstanceState, step
 from modelyard.store.catalog import ServingVersion, VersionFact
 from modelyard.store.database import lock_key
 from modelyard.store.tables import InstanceRow
 
 LIVE = (InstanceState.STARTING, InstanceState.RUNNING, InstanceState.FROZEN, InstanceState.STOPPING)
-
-
-def instance_name(version_id: str) -> str:
-    """The name that a version's running copy has under every runtime."""
-    return f"app-{version_id}"
 
 
 def move(row: InstanceRow, to: InstanceState, now: float, reason: ExitReason | None = None, detail: str | None = None) -> None:

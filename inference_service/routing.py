@@ -1,7 +1,7 @@
 """Routes: a pure function of a version and of where it runs."""
 
 from inference_service.instances import Running
-from inference_service.repository import instance_name
+from modelyard.domain.ids import instance_name
 from modelyard.runtime.routes import Route, RouteState
 from modelyard.store.catalog import ServingVersion
 

@@ -3,7 +3,7 @@
 import os
 import stat
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -63,6 +63,15 @@ class Archive:
             message = f"{name} has {entry.size} bytes; at most {limit_bytes} are read."
             raise Invalid("file_too_large", message, "Make it shorter.", errors=[{"entry": name, "message": message}])
         return b"".join(content(self._file, entry))
+
+    def content(self, name: str) -> Iterator[bytes]:
+        """The content of a file in pieces.
+
+        Raises:
+            KeyError: There is no such file.
+            Invalid: The zip has changed since it was checked.
+        """
+        return content(self._file, self._files[name])
 
     def read_text(self, name: str, limit_bytes: int) -> str:
         """The content of a file in UTF-8, without a byte order mark.

@@ -29,11 +29,16 @@ class Source:
         version_id: Names the folder of the unpacked code.
         archive: The kept zip.
         label: `username/model_name`.
+        number: The version's.
+        sha256: Of the zip.
     """
 
     version_id: str
     archive: Path
     label: str
+    number: int = 1
+    sha256: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,13 @@ class Builder(Protocol):
             BuildError: `install_failed`, `disk_full`.
         """
 
+    def package(self, source: Source, built: Built, plan: Plan, log: Log) -> Built:
+        """Put the code and what was built together into what a runtime starts; the bytes of both.
+
+        Raises:
+            BuildError: `disk_full`.
+        """
+
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
         """Boot the app once under its limits and wait until it is ready; nothing of it is left running.
 
@@ -101,8 +113,14 @@ class Builder(Protocol):
             BuildError: `never_ready`, `crashed_at_start`, `oom_killed`.
         """
 
+    def settle(self, source: Source, built: Built, boot: Boot, plan: Plan, log: Log) -> str | None:
+        """Make what a call starts, and do not start it; the id of its container, None where the runtime has none."""
+
+    def serve(self, label: str, version_id: str | None) -> None:
+        """Let the name that people know of what serves `username/model_name` lead to this version; None: to nothing."""
+
     def remove_code(self, version_id: str) -> int:
-        """Remove a version's unpacked files and return the bytes freed; unknown: 0."""
+        """Remove a version's own files, and what `settle` made of them, and return the bytes freed; unknown: 0."""
 
     def remove(self, reference: str) -> int:
         """Remove what was built and return the bytes freed; unknown: 0. The caller has counted references."""
@@ -117,4 +135,4 @@ class Builder(Protocol):
         """The references that exist, half-built ones not among them."""
 
     def code(self) -> list[str]:
-        """The version ids whose files are unpacked, half-unpacked ones among them."""
+        """The version ids that have files of their own, half-made ones among them."""

@@ -19,11 +19,11 @@ from upload_service.claims import ClaimedBuild, Claims
 
 log = structlog.get_logger(__name__)
 
-STEPS = ("unpack", "lock", "install", "verify")
+STEPS = ("unpack", "lock", "install", "package", "verify")
 
 
 class Builds:
-    """Runs builds, each step by step: unpack, lock, install, verify.
+    """Runs builds, each step by step: unpack, lock, install, package, verify.
 
     Args:
         stopping: True once the process drains; a build that runs is then given back.
@@ -86,7 +86,8 @@ class Builds:
         return "failed"
 
     def _steps(self, build: ClaimedBuild, run: "_Run") -> None:
-        source = Source(build.version_id, self._blobs.path(Digest(build.sha256)), build.label)
+        path = self._blobs.path(Digest(build.sha256))
+        source = Source(build.version_id, path, build.label, build.number, build.sha256, build.description)
         plan = build.plan
         run(plan.summary)
         for note in plan.notes:
@@ -99,10 +100,14 @@ class Builds:
         self._claims.refer(build, reference)
         with self._step(build, run, "install"):
             built = self._builder.install(reference, lock, run)
+        with self._step(build, run, "package"):
+            built = self._builder.package(source, built, plan, run)
         with self._step(build, run, "verify"):
             boot = self._builder.verify(source, built, plan, run)
+        container_id = self._builder.settle(source, built, boot, plan, run)
         run(f"ready: port {boot.port}, started in {boot.boot_s:.2f} s")
-        self._claims.succeed(build, built, boot, run.seconds)
+        if self._claims.succeed(build, built, boot, container_id, run.seconds):
+            self._builder.serve(build.label, build.version_id)
 
     @contextmanager
     def _step(self, build: ClaimedBuild, run: "_Run", name: str) -> Iterator[None]:

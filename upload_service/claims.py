@@ -11,7 +11,7 @@ from modelyard.domain.causes import Cause, cause_of
 from modelyard.domain.events import ModelBuildFailed, ModelUploaded
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import BUILD_STEPS, BuildState, VersionState, step
-from modelyard.store import doorbell, outbox
+from modelyard.store import catalog, doorbell, outbox
 from modelyard.store.database import Database, lock_key, ring_after_commit
 from modelyard.store.tables import BuildRow, ModelRow, VersionRow
 from upload_service import repository
@@ -31,6 +31,8 @@ class ClaimedBuild:
     label: str
     plan: Plan
     claimed_at: float
+    number: int
+    description: str
     cause: Cause | None = None
 
 
@@ -81,6 +83,8 @@ class Claims:
                 f"{model.owner}/{model.name}",
                 Plan.model_validate(version.plan),
                 build.created_at,
+                version.number,
+                version.description,
                 cause_of(cast("dict[str, str]", build.cause or {})),
             )
 
@@ -113,8 +117,8 @@ class Claims:
             lock_key(session, reference)
             session.get_one(VersionRow, row.version_id).reference = reference
 
-    def succeed(self, build: ClaimedBuild, built: Built, boot: Boot, steps: dict[str, float]) -> None:
-        """`ready` and `model.uploaded`, in one transaction.
+    def succeed(self, build: ClaimedBuild, built: Built, boot: Boot, container_id: str | None, steps: dict[str, float]) -> bool:
+        """`ready` and `model.uploaded`, in one transaction; returns whether the version serves now.
 
         Raises:
             BuildCancelledError: The lease is lost, or the version was deleted.
@@ -129,13 +133,19 @@ class Claims:
             self._end(session, row, BuildState.SUCCEEDED)
             repository.move(version, VersionState.READY, now)
             version.reference, version.host, version.port = built.reference, boot.host, boot.port
+            version.docker_container_id = container_id
             version.build_s = round(now - build.claimed_at, 3)
+            session.flush()
+            serving = catalog.serving_by_id(session, model.id)
+            serves = serving is not None and serving.version_id == version.id
             uploaded = ModelUploaded(
                 model_id=model.id,
                 upload_id=version.id,
                 username=model.owner,
                 model_name=model.name,
                 description=version.description,
+                docker_image=repository.docker_image(model, version, serves=serves),
+                docker_container_id=container_id,
                 version=version.number,
                 sha256=version.sha256,
                 runtime=version.runtime,
@@ -143,6 +153,7 @@ class Claims:
             )
             outbox.append(session, uploaded, now)
             ring_after_commit(session, doorbell.model_channel(model.id))
+            return serves
 
     def fail(self, build: ClaimedBuild, error: BuildError, steps: dict[str, float]) -> None:
         """`failed` and `model.build_failed`, in one transaction; a lost lease changes nothing."""

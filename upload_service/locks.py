@@ -28,13 +28,15 @@ class Locks:
     Args:
         python: The interpreter that environments are made for; it is asked its version, and imports nothing of theirs.
         cache: uv's cache.
+        target: The interpreter and platform that the lock is for, as uv's flags name them, where they are not those of `python`.
     """
 
-    def __init__(self, tools: Tools, settings: BuildSettings, python: Path, cache: Path) -> None:
+    def __init__(self, tools: Tools, settings: BuildSettings, python: Path, cache: Path, target: Sequence[str] = ()) -> None:
         self._tools = tools
         self._settings = settings
         self._python = python
         self._cache = cache
+        self._target = target
 
     def lock(self, plan: Plan, log: Log) -> str:
         """Lines `name==version --hash=...`, sorted as uv sorts them; the user's pins win over the server's.
@@ -75,7 +77,7 @@ class Locks:
             command = [find_uv_bin(), "pip", "compile", "--no-config", "--generate-hashes", "--no-build", "--no-header", "--no-annotate"]
             command += ["--no-python-downloads", "--python", str(self._python), "--quiet", "--output-file", str(target), str(source)]
             outcome = self._tools.run(
-                [*command, *index_words(self._settings)], Path(folder), variables(self._settings, self._cache, folder), log
+                [*command, *self._target, *index_words(self._settings)], Path(folder), variables(self._settings, self._cache, folder), log
             )
             return outcome.status, target.read_text() if outcome.status == 0 else outcome.output
 

@@ -1,5 +1,7 @@
 """What callers may see of models and builds: their own rows read, and shown as bodies."""
 
+from sqlalchemy.orm import Session
+
 from modelyard.domain.errors import NotFound
 from modelyard.domain.ids import is_name
 from modelyard.domain.states import InstanceState, VersionState
@@ -9,6 +11,7 @@ from modelyard.web.access import Principal
 from upload_service import repository, views
 from upload_service.cursors import cursor_of, place_of
 from upload_service.receive import Receipt
+from upload_service.repository import DOCKER, Versioned
 from upload_service.schemas import Build, Model, Models, Upload
 
 
@@ -24,7 +27,7 @@ class ModelViews:
             found = repository.by_id(session, receipt.version_id, caller.sees)
             if found is None:
                 raise NotFound
-            return views.upload(found, duplicate=True if receipt.duplicate else None)
+            return views.upload(found, _serving(session, found), duplicate=True if receipt.duplicate else None)
 
     def of(self, caller: Principal, owner: str, limit: int, cursor: str) -> tuple[Models, str]:
         """One page of the owner's models, and the cursor of the next; empty where this is the last.
@@ -39,7 +42,8 @@ class ModelViews:
             if not found and caller.sees not in {None, owner}:
                 raise NotFound
             page = found[:limit]
-            return Models(models=[views.upload(each) for each in page]), cursor_of(page[-1].model.name) if len(found) > limit else ""
+            shown = Models(models=[views.upload(each, _serving(session, each)) for each in page])
+            return shown, cursor_of(page[-1].model.name) if len(found) > limit else ""
 
     def one(self, caller: Principal, owner: str, name: str) -> Model:
         """One model with its versions."""
@@ -61,6 +65,14 @@ class ModelViews:
             if found is None or found.version.state == VersionState.DELETED:
                 raise NotFound
             return views.build(found)
+
+
+def _serving(session: Session, found: Versioned) -> int | None:
+    """The number of the version that serves, where an image of this one has a name."""
+    if found.version.state != VersionState.READY or found.version.runtime != DOCKER:
+        return None
+    serving = catalog.serving_by_id(session, found.model.id)
+    return serving.number if serving else None
 
 
 def _name(text: str) -> str:

@@ -35,6 +35,7 @@ _TOLD = {
     "unpack": "Unpacking the zip.",
     "lock": "Choosing the versions of its packages.",
     "install": "Installing its packages.",
+    "package": "Putting its code and its packages together.",
     "verify": "Starting the app, and asking whether it is ready.",
     BuildState.QUEUED: "Waiting for a builder.",
     BuildState.SUCCEEDED: "Ready: the model takes calls.",

@@ -1,24 +1,18 @@
 """The builder of the process runtime: code unpacked into a folder, an environment by uv, one boot in the sandbox."""
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from modelyard.domain.plan import MIB, Plan
-from modelyard.domain.states import ExitReason
+from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
 from modelyard.runtime.interpreter import own_interpreter
-from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
-from modelyard.runtime.runtime import InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
+from modelyard.runtime.runtime import Runtime
 from upload_service.archive import read_archive
-from upload_service.builders import Boot, BuildCancelledError, BuildError, Built, Log, Source
-from upload_service.crash_reading import read_crash
+from upload_service.builders import Boot, BuildError, Built, Log, Source
 from upload_service.environments import NEW, Environments, size_of
+from upload_service.first_boot import first_boot
 from upload_service.locks import Locks
 from upload_service.tools import Tools
-
-SHOWN_BYTES = 8192
 
 
 class ProcessBuilder:
@@ -82,34 +76,20 @@ class ProcessBuilder:
 
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
         """Boot the app once under the limits that it will run under."""
-        name = f"verify-{source.version_id}"
-        spec = InstanceSpec(name, Role.VERIFY, source.version_id, built.reference, plan, source.label)
-        self._runtime.remove(name)
-        self._runtime.create(spec)
-        try:
-            return self._boot(name, plan, log)
-        finally:
-            self._runtime.remove(name)
-            self._runtime.forget_logs(name)
+        return first_boot(self._runtime, source, built, plan, log)
 
-    def _boot(self, name: str, plan: Plan, log: Log) -> Boot:
-        began = time.monotonic()
-        try:
-            start = self._runtime.start(name)
-            address = wait_ready(self._runtime, name, start, plan, plan.limits.start_deadline_s, _told(log))
-            boot_s = time.monotonic() - began
-            peak_bytes = self._runtime.usage(name).memory_bytes
-        except ProbeStoppedError as error:
-            raise BuildCancelledError from error
-        except NeverReadyError as error:
-            output = self._runtime.logs(name, SHOWN_BYTES).decode("utf-8", "replace")
-            log(*(f"app: {line}" for line in output.splitlines()))
-            raise _never_ready(error, plan, output) from error
-        except (NoSuchInstanceError, StartError) as error:
-            raise BuildError("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.") from error
-        if address.port != self._runtime.port(name):
-            log(f"note: the app listens on port {address.port}, not on the {self._runtime.port(name)} of PORT; calls go to {address.port}")
-        return Boot(boot_s, peak_bytes, address.host, address.port)
+    def package(self, source: Source, built: Built, plan: Plan, log: Log) -> Built:
+        """Nothing: the runtime takes code and environment as they lie."""
+        del source, plan, log
+        return built
+
+    def settle(self, source: Source, built: Built, boot: Boot, plan: Plan, log: Log) -> str | None:
+        """None: an instance is made when it is started, and has no container."""
+        del source, built, boot, plan, log
+        return None
+
+    def serve(self, label: str, version_id: str | None) -> None:
+        """Nothing: there is no image that people know by name."""
 
     def remove_code(self, version_id: str) -> int:
         """Remove the folder of the version's code."""
@@ -146,28 +126,3 @@ def _open_to_the_app(folder: Path) -> None:
     # passes the data folder above.
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o666)
-
-
-def _told(log: Log) -> Callable[[], bool]:
-    def ended() -> bool:
-        try:
-            log.check()
-        except BuildCancelledError:
-            return True
-        return False
-
-    return ended
-
-
-def _never_ready(error: NeverReadyError, plan: Plan, output: str) -> BuildError:
-    if error.reason is ExitReason.OOM_KILLED:
-        mib = plan.limits.memory_bytes // MIB
-        return BuildError(
-            "oom_killed", f"The app used more than its {mib} MiB of memory while it started.", "Raise [limits] memory in modelyard.toml."
-        )
-    if reading := read_crash(output):
-        return BuildError(reading.code, reading.message, reading.mend)
-    if error.reason is ExitReason.CRASHED:
-        return BuildError("crashed_at_start", f"The app ended while it started: {error.detail}.", "See its last lines in the build's log.")
-    mend = f"Let it listen on $PORT and answer GET {plan.health} below 500, or raise its start deadline."
-    return BuildError("never_ready", f"The app did not answer within {plan.limits.start_deadline_s:.0f} s.", mend)

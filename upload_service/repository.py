@@ -10,10 +10,13 @@ from modelyard.domain import causes
 from modelyard.domain.ids import label, new_id
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import VERSION_STEPS, BuildState, VersionState, step
+from modelyard.runtime.engine_names import public_image
 from modelyard.store.database import lock_key
 from modelyard.store.ownership import owned_by
 from modelyard.store.tables import BuildRow, ModelRow, ShareRow, VersionRow
 
+DOCKER = "docker"
+"""The runtime whose versions are images."""
 GONE = (VersionState.DELETING, VersionState.DELETED)
 
 
@@ -33,6 +36,13 @@ def move(
     version.state = step(VERSION_STEPS, VersionState(version.state), to)
     version.since = now
     version.reason, version.message, version.mend = reason, message, mend
+
+
+def docker_image(model: ModelRow, version: VersionRow, *, serves: bool) -> str | None:
+    """What people call the version's image: by what serves, or by its number; None before it is ready, and where it has none."""
+    if version.runtime != DOCKER or version.state != VersionState.READY:
+        return None
+    return public_image(f"{model.owner}/{model.name}", None if serves else version.number)
 
 
 def lock_model(session: Session, owner: str, name: str, now: float) -> ModelRow:

@@ -69,7 +69,7 @@ class Tools:
 
     def _follow(self, process: "subprocess.Popen[bytes]", log: Log) -> Outcome:
         deadline = time.monotonic() + self._timeout_s
-        lines = _Lines(log)
+        lines = Lines(log)
         out = process.stdout
         if out is None:  # pragma: no cover - Popen was given a pipe
             raise AssertionError
@@ -91,7 +91,7 @@ class Tools:
         return Outcome(process.wait(), "".join(lines.kept))
 
 
-class _Lines:
+class Lines:
     """Cuts a stream into lines, and keeps the beginning of it for whoever reads how the tool ended."""
 
     def __init__(self, log: Log) -> None:
@@ -101,11 +101,13 @@ class _Lines:
         self.kept: list[str] = []
 
     def feed(self, chunk: bytes) -> None:
+        """Take what came; its last line may go on."""
         self._rest += chunk
         *whole, self._rest = self._rest.split(b"\n")
         self._take(whole)
 
     def end(self) -> None:
+        """Take what came last as a line."""
         if self._rest:
             self._take([self._rest])
 

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 from modelyard.domain.plan import Plan
-from modelyard.domain.states import BuildState
+from modelyard.domain.states import BuildState, VersionState
 from modelyard.store.tables import ModelRow
 from upload_service.builds import STEPS
-from upload_service.repository import Versioned
+from upload_service.repository import Versioned, docker_image
 from upload_service.schemas import Access, Build, Model, Step, Upload
 
 
@@ -15,8 +15,12 @@ def when(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def upload(found: Versioned, *, duplicate: bool | None = None) -> Upload:
-    """A version."""
+def upload(found: Versioned, serving: int | None, *, duplicate: bool | None = None) -> Upload:
+    """A version.
+
+    Args:
+        serving: The number of the model's version that serves.
+    """
     model, version, build = found.model, found.version, found.build
     return Upload(
         id=version.id,
@@ -25,6 +29,8 @@ def upload(found: Versioned, *, duplicate: bool | None = None) -> Upload:
         description=version.description,
         version=version.number,
         status=version.state,
+        docker_image=docker_image(model, version, serves=version.number == serving),
+        docker_container_id=version.docker_container_id if version.state == VersionState.READY else None,
         runtime=version.runtime,
         sha256=version.sha256,
         created_at=when(version.created_at),
@@ -48,8 +54,8 @@ def model(versions: list[Versioned], serving: int | None, state: str, shared: Ac
     """A model by its versions, the newest first."""
     plan = Plan.model_validate(versions[0].version.plan)
     return Model(
-        **upload(versions[0]).model_dump(),
-        versions=[upload(each) for each in versions],
+        **upload(versions[0], serving).model_dump(),
+        versions=[upload(each, serving) for each in versions],
         serving=serving,
         state=state,
         found=plan.summary,

@@ -33,6 +33,11 @@ def new_id() -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
+def instance_name(version_id: str) -> str:
+    """The name that a version's running copy has under every runtime."""
+    return f"app-{version_id}"
+
+
 def suggest(text: str) -> str:
     """The nearest name that the rule allows; `model` where nothing of the text is left."""
     cleaned = re.sub(r"-{2,}", "-", re.sub(r"[^a-z0-9]+", "-", text.lower())).strip("-")[:40].strip("-")

@@ -77,6 +77,10 @@ class BuildSettings(_Part):
     ca_bundle: Path | None = Field(default_factory=lambda: _HostTools().ca_bundle)
     torch_index_url: str | None = None
     """Where torch comes from, if not from the index."""
+    base_image: str = Field(default="python:3.11-slim-bookworm", min_length=1)
+    """Docker: what every model's image begins with; it needs `python3`, 3.11 or newer. A name, or a name with `@sha256:`."""
+    network: str = ""
+    """Docker: the network by which packages are fetched; one made for each fetch where it is not set."""
     concurrency: int = Field(default=2, ge=1)
     lease_s: float = Field(default=15.0, gt=0)
     step_timeout_s: float = Field(default=900.0, gt=0)

@@ -9,6 +9,7 @@ from modelyard.domain.plan import Plan
 from modelyard.runtime.server_config import GUNICORN_NAME, LAUNCH_NAME
 
 KEEP_ALIVE_S = 75
+LOOPBACK = "127.0.0.1"
 
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 _PORT = re.compile(r"\$(?:PORT\b|\{PORT(?::?-[^}]*)?\})")
@@ -27,6 +28,7 @@ class Layout:
         scratch: Writable; home and temporary folder.
         weights: Holds a folder for each entry of the platform's weights that the app reads.
         server: The folder of packages that the server comes from where it could not be resolved with the app's own; else empty.
+        host: What our servers listen on: loopback, where another app may be in the same network.
     """
 
     environment: str = "/env"
@@ -35,6 +37,7 @@ class Layout:
     scratch: str = "/tmp"  # noqa: S108 - a file system of the sandbox's own
     server: str = ""
     weights: str = "/weights"
+    host: str = LOOPBACK
 
     @property
     def python(self) -> str:
@@ -61,7 +64,7 @@ def words(plan: Plan, port: int, layout: Layout | None = None) -> tuple[str, ...
         return (layout.python if _PYTHON.fullmatch(first) else first, *rest)
     if plan.server == "gunicorn":
         return (*_module("gunicorn", layout), "-c", f"{layout.configuration}/{GUNICORN_NAME}", plan.target)
-    address = ("--host", "127.0.0.1", "--port", str(port))
+    address = ("--host", layout.host, "--port", str(port))
     return (*_module("uvicorn", layout), plan.target, *address, "--timeout-keep-alive", str(KEEP_ALIVE_S), "--no-server-header")
 
 

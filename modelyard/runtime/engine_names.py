@@ -25,6 +25,7 @@ SPEC = "modelyard.spec"
 
 CODE_IMAGES = "modelyard-code"
 ENVIRONMENT_IMAGES = "modelyard-environments"
+TOOL_IMAGES = "modelyard-tools"
 
 FILE = "yard"
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -33,8 +34,12 @@ _ID = re.compile(r"[0-9a-f]{12}")
 def yard_of(data: Path) -> str:
     """The yard's id, kept in the data folder; made where it has none yet."""
     path = data / FILE
-    with suppress(FileExistsError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(os.urandom(6).hex())
+    if not path.exists():
+        fresh = path.with_name(f"{FILE}.{os.urandom(6).hex()}.new")
+        fresh.write_text(os.urandom(6).hex(), encoding="ascii")
+        with suppress(FileExistsError):  # another process was first
+            os.link(fresh, path)
+        fresh.unlink()
     found = path.read_text(encoding="ascii").strip()
     if not _ID.fullmatch(found):
         raise ValueError(f"{path} does not hold 12 hex digits")

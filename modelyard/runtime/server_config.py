@@ -33,3 +33,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 FILES = {GUNICORN_NAME: GUNICORN, LAUNCH_NAME: LAUNCH}
 """Name and text of each, for the folder that `Layout.configuration` names."""
+
+
+def files(host: str) -> dict[str, str]:
+    """As `FILES`, for a network where the server may listen on this address."""
+    return FILES | {GUNICORN_NAME: GUNICORN.replace("127.0.0.1", host)}

@@ -26,7 +26,7 @@ def _each(services: tuple[str, ...], privileges: Privileges) -> Mapping[str, Pri
     return dict.fromkeys(services, privileges)
 
 
-_BUILT = "UPDATE (state, since, reason, message, mend, reference, host, port, build_s)"
+_BUILT = "UPDATE (state, since, reason, message, mend, reference, host, port, build_s, docker_container_id)"
 _HELD = "UPDATE (created_at)"
 """Postgres lets nobody hold a row who may change nothing in it: this is the column with which least can be done."""
 

@@ -63,6 +63,8 @@ class VersionRow(Row):
     host: Mapped[str | None] = mapped_column(String(45))
     port: Mapped[int | None] = mapped_column(Integer)
     runtime: Mapped[str] = mapped_column(String(16))
+    docker_container_id: Mapped[str | None] = mapped_column(String(64))
+    """The app's container that was made with it; None where its runtime has none."""
     purge: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether its deletion takes the zip and this row too."""
     freed_bytes: Mapped[int | None] = mapped_column(BigInteger)

@@ -18,14 +18,14 @@ class FakeBuilder:
     """Keeps what it "unpacked" and "installed" as names; the same lock gives the same reference.
 
     Args:
-        acts: What happens in a step, by its name (`unpack`, `lock`, `install`, `verify`); nothing where it is not named.
+        acts: What happens in a step, by its name (`unpack`, `lock`, `install`, `package`, `verify`); nothing where it is not named.
     """
 
-    runtime_name = "process"
-
-    def __init__(self) -> None:
+    def __init__(self, runtime_name: str = "process") -> None:
+        self.runtime_name = runtime_name
         self.acts: defaultdict[str, Act] = defaultdict(lambda: lambda _log: None)
         self.half_built = 0
+        self.serving: dict[str, str | None] = {}
         self._code: set[str] = set()
         self._built: set[str] = set()
 
@@ -53,11 +53,27 @@ class FakeBuilder:
         self._built.add(reference)
         return Built(reference, BUILT_BYTES)
 
+    def package(self, source: Source, built: Built, plan: Plan, log: Log) -> Built:
+        """What was built."""
+        del source, plan
+        self.acts["package"](log)
+        return built
+
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
         """A boot on the plan's own port."""
         del source, built
         self.acts["verify"](log)
         return Boot(0.25, 1024, "127.0.0.1", plan.port)
+
+    def settle(self, source: Source, built: Built, boot: Boot, plan: Plan, log: Log) -> str | None:
+        """A container, where the runtime has any."""
+        del built, boot, plan
+        self.acts["settle"](log)
+        return f"container-of-{source.version_id}" if self.runtime_name == "docker" else None
+
+    def serve(self, label: str, version_id: str | None) -> None:
+        """Note what serves."""
+        self.serving[label] = version_id
 
     def remove_code(self, version_id: str) -> int:
         """Forget the code."""

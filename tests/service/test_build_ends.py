@@ -70,7 +70,7 @@ def raises(error: Exception) -> Callable[[Log], None]:
     return act
 
 
-@pytest.mark.parametrize("step", ["unpack", "lock", "install", "verify"])
+@pytest.mark.parametrize("step", ["unpack", "lock", "install", "package", "verify"])
 def test_a_step_that_fails_ends_the_build_and_tells_everybody_why(stage: Stage, step: str) -> None:
     stage.builder.acts[step] = raises(BuildError("install_failed", "It cannot be installed.", "Try another."))
     taken = stage.upload().json()

@@ -46,7 +46,7 @@ def test_a_build_goes_through_its_steps_and_tells_their_seconds(stage: Stage) ->
     build = stage.http.get(f"/builds/{taken['build_id']}").json()
 
     assert (build["status"], build["attempts"], build["upload_id"], build["url"]) == ("succeeded", 1, taken["id"], "/m/ada/fruit/")
-    assert [step["name"] for step in build["steps"]] == ["unpack", "lock", "install", "verify"]
+    assert [step["name"] for step in build["steps"]] == ["unpack", "lock", "install", "package", "verify"]
     assert all(0 <= step["seconds"] < 5 for step in build["steps"])
     version = stage.version(taken["id"])
     assert (version.reference, version.host, version.port) == (stage.builder.references()[0], "127.0.0.1", 8080)

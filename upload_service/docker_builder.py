@@ -1,0 +1,146 @@
+"""The builder of the Docker runtime: an image for each lock, a layer of code on top of it, and a pair that waits to be started."""
+
+import hashlib
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from modelyard.domain.ids import instance_name
+from modelyard.domain.plan import Plan
+from modelyard.run.settings import BuildSettings
+from modelyard.runtime.runtime import InstanceSpec, Role, Runtime
+from upload_service import image_launcher, image_recipes, install_program
+from upload_service.archive import read_archive
+from upload_service.base_image import BaseImages
+from upload_service.build_locks import BuildLocks
+from upload_service.builders import Boot, Built, Log, Source
+from upload_service.engine import Engine
+from upload_service.first_boot import first_boot, verify_name
+from upload_service.images import Images
+from upload_service.locks import SERVER_MARK, Locks, index_words
+from upload_service.phases import Phases
+from upload_service.throw_away import ThrowAways
+from upload_service.tools import Tools
+
+BUILDER_VERSION = "1"
+"""Part of every environment's digest: raise it when the same lock must give another environment."""
+
+
+class DockerBuilder:
+    """Builds for the Docker runtime.
+
+    Args:
+        engine: Where images are made; the same that `runtime` starts them in.
+        yard: Whose images and containers these are, in an engine that others may share.
+        folder: A folder on the disk: locks between builders, and layers on their way.
+        cache: uv's cache for resolving, on this side.
+        loads: Whether to try to load layers into the engine; else it builds them.
+    """
+
+    runtime_name = "docker"
+
+    def __init__(
+        self, engine: Engine, runtime: Runtime, settings: BuildSettings, yard: str, *, folder: Path, cache: Path, loads: bool = True
+    ) -> None:
+        spool = folder / "layers"
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._engine = engine
+        self._runtime = runtime
+        self._settings = settings
+        self._cache = cache
+        self._held = BuildLocks(folder / "locks")
+        self._tools = Tools(settings.step_timeout_s)
+        self._throw_aways = ThrowAways(engine, self._held, yard, settings.step_timeout_s)
+        self._bases = BaseImages(engine, self._throw_aways, settings.base_image)
+        self._phases = Phases(engine, self._throw_aways, self._held, settings, yard, spool)
+        self._images = Images(engine, yard, spool, loads=loads)
+
+    def unpack(self, source: Source, plan: Plan, log: Log) -> None:
+        """Check the zip once more; its files go from there into a layer, and never onto this machine's disk."""
+        del plan
+        with read_archive(source.archive) as archive:
+            log(f"found {len(archive.names)} files, {sum(entry.size for entry in archive.entries)} bytes")
+            if archive.left_out:
+                log(f"left out: {', '.join(archive.left_out)}")
+
+    def lock(self, plan: Plan, log: Log) -> str:
+        """The lock of the plan's requirements and its server, for the base image's interpreter."""
+        base = self._bases.find(log)
+        return Locks(self._tools, self._settings, Path(sys.executable), self._cache, base.uv_target).lock(plan, log)
+
+    def reference(self, lock: str, source: Source) -> str:
+        """The SHA-256, cut to 40 digits, over all that decides what is in the environment's image."""
+        del source
+        base = self._bases.found()
+        parts = [BUILDER_VERSION, base.id, base.cache_tag, base.uv_platform, version("uv"), *index_words(self._settings)]
+        ours = [Path(module.__file__ or "").read_text() for module in (install_program, image_launcher)]
+        parts += [*ours, *(text.decode() for text in image_recipes.environment_files().values()), lock]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+    def install(self, reference: str, lock: str, log: Log) -> Built:
+        """The environment's image, built now or found."""
+        with self._held.held(f"environment-{reference}", log):
+            found = self._images.environment(reference)
+            if found is not None:
+                log("install: the image of this lock is there already")
+                return Built(reference, image_recipes.content_bytes(found))
+            server = install_program.SERVER if SERVER_MARK in lock else ""
+            base = self._bases.found()
+            with self._phases.installed(base, lock, log) as stream:
+                return Built(reference, self._images.add_environment(reference, base, stream, server, log))
+
+    def package(self, source: Source, built: Built, plan: Plan, log: Log) -> Built:
+        """The version's image: one layer of code on top of the environment's."""
+        size_bytes = self._images.add_code(source, self._bases.found(), built.reference, plan, log)
+        return Built(built.reference, built.size_bytes + size_bytes)
+
+    def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
+        """Boot a throw-away pair once under the limits that the app will run under."""
+        with self._held.held(verify_name(source.version_id), log):
+            return first_boot(self._runtime, source, built, plan, log)
+
+    def settle(self, source: Source, built: Built, boot: Boot, plan: Plan, log: Log) -> str | None:
+        """The pair that a call starts, created and not started."""
+        log.check()
+        name = instance_name(source.version_id)
+        told = plan.model_copy(update={"port": boot.port})
+        self._runtime.create(InstanceSpec(name, Role.APP, source.version_id, built.reference, told, source.label))
+        return next((each.container_id for each in self._runtime.actual() if each.name == name), None)
+
+    def serve(self, label: str, version_id: str | None) -> None:
+        """Let `ml-models/{username}/{model_name}:latest` lead to this version's image."""
+        self._images.serve(label, version_id)
+
+    def remove_code(self, version_id: str) -> int:
+        """Remove the version's pair and its image."""
+        for name in (instance_name(version_id), verify_name(version_id)):
+            self._runtime.remove(name)
+            self._runtime.forget_logs(name)
+        return self._images.remove_code(version_id)
+
+    def remove(self, reference: str) -> int:
+        """Remove the environment's image."""
+        return self._images.remove_environment(reference)
+
+    def references(self) -> list[str]:
+        """The environments that have an image."""
+        return self._images.environments()
+
+    def code(self) -> list[str]:
+        """The versions that have an image."""
+        return self._images.codes()
+
+    def sweep(self) -> int:
+        """Remove containers, volumes and networks of builders that died, and pairs that they verified by."""
+        removed = self._throw_aways.sweep()
+        for each in self._runtime.actual():
+            if each.role is Role.VERIFY and not self._held.is_held(each.name):
+                self._runtime.remove(each.name)
+                self._runtime.forget_logs(each.name)
+                removed += 1
+        return removed
+
+    def close(self) -> None:
+        """End the tools, and let the engine's connections go."""
+        self._tools.close()
+        self._engine.close()

@@ -1,0 +1,169 @@
+"""The images of one yard: an environment for each lock, shared, and on top of it the code of each version.
+
+Each is one layer on the image below, loaded into the engine as a configuration of ours and that layer alone; where an engine refuses such
+a load, it builds the same layer by a Dockerfile that is the same for every upload.
+"""
+
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import structlog
+
+from modelyard.domain.plan import Plan
+from modelyard.runtime import engine_names
+from upload_service import image_recipes
+from upload_service.archive import read_archive
+from upload_service.base_image import BaseImage
+from upload_service.builders import BuildError, Log, Source
+from upload_service.engine import Engine, EngineRefusedError, Json
+from upload_service.image_load import configuration, load_stream
+from upload_service.image_recipes import KIND, SERVER
+from upload_service.layers import Layer, add, code_layer, copied_layer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """What an image is made on: its id, its layers, and what it runs on."""
+
+    id: str
+    diff_ids: tuple[str, ...]
+    platform: tuple[str, str]
+
+
+class Images:
+    """Makes, names, lists and removes images; a tag of ours stands for each.
+
+    Args:
+        spool: A folder on the disk for layers on their way.
+        loads: Whether to try to load layers; else the engine builds them.
+    """
+
+    def __init__(self, engine: Engine, yard: str, spool: Path, *, loads: bool) -> None:
+        self._engine = engine
+        self._yard = yard
+        self._spool = spool
+        self._loads = loads
+
+    def environment(self, reference: str) -> Json | None:
+        """The environment's image, where it is there."""
+        return self._engine.image(engine_names.environment_image(self._yard, reference))
+
+    def add_environment(self, reference: str, base: BaseImage, stream: Iterable[bytes], server: str, told: Log) -> int:
+        """Make an environment's image from what the engine sends of its folder; returns the bytes of its files.
+
+        Args:
+            server: The folder of the server's own packages below the environment, or empty.
+        """
+        files, folders = image_recipes.environment_files(), image_recipes.OPEN_FOLDERS
+        root = image_recipes.ENVIRONMENT_ROOT
+        with copied_layer(stream, root, lambda target: target in base.interpreters, files, folders, self._spool) as layer:
+            labels = image_recipes.environment_labels(base, server, layer.content_bytes)
+            tag = engine_names.environment_image(self._yard, reference)
+            self._add(_Below(base.id, base.diff_ids, base.platform), layer, labels, [tag], "packages", told)
+            return layer.content_bytes
+
+    def add_code(self, source: Source, base: BaseImage, reference: str, plan: Plan, told: Log) -> int:
+        """Make a version's image; returns the bytes of its files.
+
+        Raises:
+            BuildError: `environment_gone`.
+        """
+        below = self.environment(reference)
+        if below is None:
+            raise BuildError("environment_gone", "The image of the app's packages is gone.", "Upload again.")
+        files = {image_recipes.START: image_recipes.start_file(plan, below["Config"]["Labels"][SERVER])}
+        with read_archive(source.archive) as archive, code_layer(archive, image_recipes.CODE_ROOT, files, self._spool) as layer:
+            labels = image_recipes.code_labels(source, base, reference, layer.content_bytes)
+            tags = [engine_names.code_image(self._yard, source.version_id), engine_names.public_image(source.label, source.number)]
+            self._add(_Below(below["Id"], tuple(below["RootFS"]["Layers"]), base.platform), layer, labels, tags, "code", told)
+            return layer.content_bytes
+
+    def serve(self, label: str, version_id: str | None) -> None:
+        """Let people's name of what serves lead to this version; None takes the name away."""
+        name = engine_names.public_image(label)
+        if version_id is None:
+            self._untag_public(name)
+        elif self._engine.image(tag := engine_names.code_image(self._yard, version_id)) is not None:
+            self._engine.tag(tag, name)
+
+    def remove_environment(self, reference: str) -> int:
+        """Remove an environment's image and return the bytes freed; unknown: 0."""
+        return self._remove(engine_names.environment_image(self._yard, reference))
+
+    def remove_code(self, version_id: str) -> int:
+        """Remove a version's image, with people's names of it, and return the bytes freed; unknown: 0."""
+        return self._remove(engine_names.code_image(self._yard, version_id))
+
+    def environments(self) -> list[str]:
+        """The references of the environments."""
+        return self._listed(engine_names.ENVIRONMENT_IMAGES)
+
+    def codes(self) -> list[str]:
+        """The ids of the versions that have an image."""
+        return self._listed(engine_names.CODE_IMAGES)
+
+    def _listed(self, kind: str) -> list[str]:
+        return [tag.rpartition(":")[2] for tag in self._engine.images(f"{kind}/{self._yard}:*")]
+
+    def _remove(self, tag: str) -> int:
+        found = self._engine.image(tag)
+        if found is None:
+            return 0
+        self._engine.untag(tag)
+        left = [each for each in found["RepoTags"] if each != tag]
+        if not any(each.startswith((engine_names.CODE_IMAGES, engine_names.ENVIRONMENT_IMAGES)) for each in left):
+            for each in left:  # people's names of an image that no version has any more
+                self._engine.untag(each)
+        layers = found["RootFS"]["Layers"]
+        if any(each["RootFS"]["Layers"][: len(layers)] == layers for each in self._ours()):
+            return 0
+        return image_recipes.content_bytes(found)
+
+    def _ours(self) -> list[Json]:
+        """Every image of every yard of this engine that was made here."""
+        tags = [tag for kind in (engine_names.CODE_IMAGES, engine_names.ENVIRONMENT_IMAGES) for tag in self._engine.images(f"{kind}/*:*")]
+        return [image for tag in tags if (image := self._engine.image(tag)) is not None]
+
+    def _untag_public(self, name: str) -> None:
+        found = self._engine.image(name)
+        if found is not None and KIND in (found["Config"]["Labels"] or {}):
+            self._engine.untag(name)
+
+    def _add(self, below: _Below, layer: Layer, labels: Mapping[str, str], tags: Sequence[str], line: str, told: Log) -> None:
+        told.check()
+        before = self._engine.image(tags[0])
+        self._make(below, layer, labels, tags, line, told)
+        if before is not None and (left := self._engine.image(before["Id"])) is not None and not left["RepoTags"]:
+            self._engine.untag(before["Id"])
+
+    def _make(self, below: _Below, layer: Layer, labels: Mapping[str, str], tags: Sequence[str], line: str, told: Log) -> None:
+        if self._loads:
+            history = [*(f"below {number}" for number in range(len(below.diff_ids))), line]
+            config = configuration(image_recipes.recipe(), labels, below.platform, [*below.diff_ids, layer.diff_id], history)
+            try:
+                self._engine.load(load_stream(config, layer, len(below.diff_ids), tags))
+            except EngineRefusedError as error:
+                log.warning("the engine refuses layers alone, it builds them from now on", why=str(error))
+                self._loads = False
+            else:
+                return
+        self._build(below, layer, labels, tags, told)
+
+    def _build(self, below: _Below, layer: Layer, labels: Mapping[str, str], tags: Sequence[str], told: Log) -> None:
+        first, *others = tags
+        with cast("IO[bytes]", tempfile.TemporaryFile(dir=self._spool)) as context:
+            with tarfile.open(fileobj=context, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                text = image_recipes.dockerfile()
+                add(tar, "Dockerfile", len(text), [text])
+                add(tar, "layer.tar", layer.size_bytes, layer.chunks())
+            context.seek(0)
+            for printed in self._engine.build(context, first, {"BELOW": below.id}, labels):
+                told(printed)
+        for tag in others:
+            self._engine.tag(first, tag)

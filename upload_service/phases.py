@@ -1,0 +1,167 @@
+"""How packages get into an environment: one container may reach the index and runs nothing, the other runs uv and reaches nothing.
+
+The cache is a volume that only the first may write. The second sees it through an overlay whose upper side is thrown away: uv wants to
+write locks beside what it reads, and does not hash again what it finds there.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from modelyard.domain.plan import GIB
+from modelyard.run.settings import BuildSettings
+from modelyard.runtime import engine_names
+from upload_service import install_program
+from upload_service.base_image import BaseImage
+from upload_service.build_locks import BuildLocks
+from upload_service.builders import BuildError, Log
+from upload_service.engine import Engine
+from upload_service.image_load import Recipe, configuration, load_stream, small_tar
+from upload_service.layers import OPEN_FOLDER, PROGRAM, LayerWriter
+from upload_service.locks import SERVER_MARK, diagnose, index_words
+from upload_service.throw_away import MEMORY_BYTES, OUT_OF_MEMORY, USER, Program, ThrowAway, ThrowAways
+from upload_service.tools import Outcome
+
+CACHE, OUT, TOOLS = "/cache", "/out", "usr/lib/modelyard-build"
+UV, PROGRAM_FILE = f"/{TOOLS}/uv", f"/{TOOLS}/install.py"
+SEEN_BYTES = 400
+_CACHE_LOCK = "cache"
+
+
+class Phases:
+    """Makes environments for one yard.
+
+    Args:
+        spool: A folder on the disk for what is on its way to the engine.
+    """
+
+    def __init__(self, engine: Engine, throw_aways: ThrowAways, locks: BuildLocks, settings: BuildSettings, yard: str, spool: Path) -> None:
+        self._engine = engine
+        self._throw_aways = throw_aways
+        self._locks = locks
+        self._settings = settings
+        self._yard = yard
+        self._spool = spool
+
+    @property
+    def cache(self) -> str:
+        """The name of the volume of packages."""
+        return f"modelyard-cache-{self._yard}"
+
+    @contextmanager
+    def installed(self, base: BaseImage, lock: str, log: Log) -> Iterator[Iterator[bytes]]:
+        """The environment of a lock, as the engine sends its folder `env`: a tar.
+
+        Raises:
+            BuildError: `install_failed`, `index_unreachable`, `disk_full`, `tool_timeout`.
+        """
+        tools = self._tools(base, log)
+        with self._throw_aways.made(log) as parts:
+            container, outcome = self._install(parts, tools, base, lock, log)
+            if outcome.status == install_program.NOT_CACHED:
+                log("install: the cache lacks some of it; fetching")
+                self._fetch(parts, tools, base, lock, log)
+                container, outcome = self._install(parts, tools, base, lock, log)
+            if outcome.status:
+                raise _failure(outcome)
+            yield self._engine.get(container, f"{OUT}/env")
+
+    def _install(self, parts: ThrowAway, tools: str, base: BaseImage, lock: str, log: Log) -> tuple[str, Outcome]:
+        """Phase B: no network, the cache behind an overlay."""
+        out, _ = parts.volume()
+        with self._locks.held(_CACHE_LOCK, log, shared=True):
+            words = ("install", UV, base.executable, OUT, *index_words(self._settings))
+            mounts = {OUT: out, CACHE: self._overlay(parts)}
+            return parts.run(Program(tools, self._words(base, words), _variables(), mounts, files=self._files(lock)), log)
+
+    def _fetch(self, parts: ThrowAway, tools: str, base: BaseImage, lock: str, log: Log) -> None:
+        """Phase A: the index, and nothing of the upload but names, versions and hashes."""
+        out, _ = parts.volume()
+        network = self._settings.network or parts.network()
+        with self._locks.held(_CACHE_LOCK, log):
+            self._engine.create_volume(self.cache, self._cache_labels())
+            words = ("fetch", UV, base.executable, OUT, *index_words(self._settings))
+            certificates = {"SSL_CERT_FILE": f"{OUT}/in/ca.pem"} if self._settings.ca_bundle else {}
+            files = self._files(lock, with_certificates=True)
+            program = Program(tools, self._words(base, words), _variables() | certificates, {OUT: out, CACHE: self.cache}, network, files)
+            _, outcome = parts.run(program, log)
+        if outcome.status:
+            raise _failure(outcome)
+
+    def _words(self, base: BaseImage, words: tuple[str, ...]) -> tuple[str, ...]:
+        return (base.executable, "-I", "-S", PROGRAM_FILE, *words)
+
+    def _overlay(self, parts: ThrowAway) -> str:
+        lower = self._engine.create_volume(self.cache, self._cache_labels())
+        (_, upper), (_, work) = parts.volume(), parts.volume()
+        name, _ = parts.volume({"type": "overlay", "device": "overlay", "o": f"lowerdir={lower},upperdir={upper},workdir={work}"})
+        return name
+
+    def _cache_labels(self) -> dict[str, str]:
+        return {engine_names.YARD: self._yard, engine_names.ROLE: "cache"}
+
+    def _files(self, lock: str, *, with_certificates: bool = False) -> bytes:
+        own, _, server = lock.partition(SERVER_MARK + "\n")
+        files = {"in/": (b"", 0o755, 0)}
+        files |= {f"in/{name}.lock": (text.encode(), 0o644, 0) for name, text in (("own", own), ("server", server)) if text}
+        if with_certificates and self._settings.ca_bundle:
+            files["in/ca.pem"] = (self._settings.ca_bundle.read_bytes(), 0o644, 0)
+        return small_tar(files)
+
+    def _tools(self, base: BaseImage, log: Log) -> str:
+        """The image that both phases run: the base, uv, our program, and folders that their user may write into."""
+        program, uv = Path(install_program.__file__), Path(find_uv_bin())
+        key = hashlib.sha256("\0".join((base.id, version("uv"), program.read_text())).encode()).hexdigest()[:40]
+        tag = f"{engine_names.TOOL_IMAGES}/{self._yard}:{key}"
+        if self._engine.image(tag) is not None:
+            return tag
+        log("install: putting uv beside the base image")
+        with LayerWriter(self._spool) as writer:
+            for folder in (CACHE, OUT):
+                writer.folder(folder.removeprefix("/"), OPEN_FOLDER)
+            writer.text(PROGRAM_FILE.removeprefix("/"), program.read_bytes())
+            with uv.open("rb") as file:
+                writer.file(UV.removeprefix("/"), uv.stat().st_size, iter(lambda: file.read(1 << 20), b""), PROGRAM)
+            layer = writer.done()
+        recipe = Recipe((), USER, "/tmp", {})  # noqa: S108 - inside a container
+        with layer:
+            config = configuration(
+                recipe,
+                {"modelyard.image": "tools"},
+                base.platform,
+                [*base.diff_ids, layer.diff_id],
+                [*("base" for _ in base.diff_ids), "uv"],
+            )
+            self._engine.load(load_stream(config, layer, len(base.diff_ids), [tag]))
+        return tag
+
+
+def _variables() -> dict[str, str]:
+    return {
+        "HOME": "/tmp",  # noqa: S108 - inside a container
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "UV_CACHE_DIR": f"{CACHE}/uv",
+        "UV_NO_PROGRESS": "1",
+        "NO_COLOR": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _failure(outcome: Outcome) -> BuildError:
+    if "No space left on device" in outcome.output or "os error 28" in outcome.output:
+        return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")
+    known = diagnose(outcome.output)
+    if known.code == "index_unreachable":
+        return known
+    if outcome.status == OUT_OF_MEMORY:
+        return BuildError(
+            "install_failed", f"Installing the packages took more than {MEMORY_BYTES // GIB} GiB of memory.", "Depend on less."
+        )
+    return BuildError(
+        "install_failed", f"The packages cannot be installed: {' '.join(outcome.output.split())[-SEEN_BYTES:]}", "See the build's log."
+    )

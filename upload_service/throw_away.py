@@ -1,0 +1,196 @@
+"""Containers that run one program for a build, with volumes and networks of their own, and of which nothing is left."""
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from modelyard.domain.plan import GIB, MIB
+from modelyard.runtime import engine_names
+from modelyard.runtime.arguments import OPEN_FILES, SANDBOX_UID
+from upload_service.build_locks import BuildLocks
+from upload_service.builders import BuildError, Log
+from upload_service.engine import Engine, EngineRefusedError, Json
+from upload_service.tools import CHECK_EVERY_S, Lines, Outcome
+
+USER = f"{SANDBOX_UID}:{SANDBOX_UID}"
+NOTHING = "none"
+"""The network that has no way out, not even to the engine's machine."""
+MEMORY_BYTES, CPUS, PROCESSES, SCRATCH_BYTES = 4 * GIB, 2, 512, 512 * MIB
+OUT_OF_MEMORY = 137
+_NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a container runs.
+
+    Args:
+        mounts: Path in the container to the name of a volume.
+        network: `none`, or a network's name.
+        files: A tar that is unpacked into the first of the mounts.
+    """
+
+    image: str
+    words: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    network: str = NOTHING
+    files: bytes = b""
+
+
+class ThrowAway:
+    """What one build has in the engine while it runs; each part carries the name of the lock that its builder holds.
+
+    Args:
+        name: The name of that lock.
+    """
+
+    def __init__(self, engine: Engine, yard: str, name: str, timeout_s: float) -> None:
+        self._engine = engine
+        self._timeout_s = timeout_s
+        self._name = name
+        self._labels = {engine_names.YARD: yard, engine_names.ROLE: "build", engine_names.BUILD: name}
+        self._undone = ExitStack()
+
+    def volume(self, options: Mapping[str, str] | None = None) -> tuple[str, str]:
+        """A fresh volume: its name, and its mount point on the engine's machine."""
+        name = self._fresh("volume")
+        self._undone.callback(self._engine.remove_volume, name)
+        return name, self._engine.create_volume(name, self._labels, options)
+
+    def network(self) -> str:
+        """A fresh network with a way out."""
+        name = self._fresh("network")
+        self._undone.callback(self._engine.remove_network, name)
+        self._engine.create_network(name, self._labels)
+        return name
+
+    def run(self, program: Program, log: Log) -> tuple[str, Outcome]:
+        """Run the program to its end; the container stays until this build lets go of everything.
+
+        Raises:
+            BuildError: `tool_timeout`.
+            BuildCancelledError: The build must end.
+        """
+        container = self._engine.create(self._fresh("run"), self._config(program))
+        self._undone.callback(self._engine.remove, container)
+        if program.files:
+            self._engine.put(container, next(iter(program.mounts)), program.files)
+        output = self._engine.attach(container)
+        self._engine.start(container)
+        kept = _follow(output, log, self._timeout_s)
+        status, killed = self._engine.wait(container)
+        return container, Outcome(OUT_OF_MEMORY if killed else status, kept)
+
+    def close(self) -> None:
+        """Remove it all; one that fails is left to `sweep`."""
+        self._undone.close()
+
+    def _fresh(self, kind: str) -> str:
+        return f"modelyard-{kind}-{secrets.token_hex(8)}"
+
+    def _config(self, program: Program) -> Json:
+        return {
+            "Image": program.image,
+            "Cmd": list(program.words),
+            "Entrypoint": [],
+            "User": USER,
+            "WorkingDir": "/tmp",  # noqa: S108 - a file system of the container's own
+            "Env": [f"{name}={value}" for name, value in program.variables.items()],
+            "Labels": self._labels,
+            "HostConfig": {
+                "Mounts": [{"Type": "volume", "Source": volume, "Target": path} for path, volume in program.mounts.items()],
+                "NetworkMode": program.network,
+                "ReadonlyRootfs": True,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges"],
+                "Memory": MEMORY_BYTES,
+                "MemorySwap": MEMORY_BYTES,
+                "NanoCpus": CPUS * _NANO,
+                "PidsLimit": PROCESSES,
+                "IpcMode": "private",
+                "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,mode=1777,size={SCRATCH_BYTES}"},  # noqa: S108 - as above
+                "Ulimits": [
+                    {"Name": "nofile", "Soft": OPEN_FILES, "Hard": OPEN_FILES},
+                    {"Name": "core", "Soft": 0, "Hard": 0},
+                ],
+                "LogConfig": {"Type": "none"},
+                "RestartPolicy": {"Name": "no"},
+                "Init": True,
+            },
+        }
+
+
+class ThrowAways:
+    """Makes what single builds use, and removes what is left of those that died.
+
+    Args:
+        timeout_s: The longest that one program may run.
+    """
+
+    def __init__(self, engine: Engine, locks: BuildLocks, yard: str, timeout_s: float) -> None:
+        self._engine = engine
+        self._locks = locks
+        self._yard = yard
+        self._timeout_s = timeout_s
+
+    @contextmanager
+    def made(self, log: Log) -> Iterator[ThrowAway]:
+        """What a build may use for the length of the block."""
+        name = f"build-{secrets.token_hex(8)}"
+        with self._locks.held(name, log):
+            made = ThrowAway(self._engine, self._yard, name, self._timeout_s)
+            try:
+                yield made
+            finally:
+                made.close()
+
+    def sweep(self) -> int:
+        """Remove what a builder that died has left of this yard's builds, and return how many parts."""
+        labels = [f"{engine_names.YARD}={self._yard}", f"{engine_names.ROLE}=build"]
+        engine = self._engine
+        removed = sum(self._swept(each, lambda found: engine.remove(found["Id"])) for each in engine.containers(labels))
+        removed += sum(self._swept(each, lambda found: engine.remove_volume(found["Name"])) for each in engine.volumes(labels))
+        return removed + sum(self._swept(each, lambda found: engine.remove_network(found["Name"])) for each in engine.networks(labels))
+
+    def _swept(self, found: Json, remove: Callable[[Json], None]) -> bool:
+        if self._locks.is_held(found["Labels"].get(engine_names.BUILD, "")):
+            return False
+        try:
+            remove(found)
+        except EngineRefusedError:  # still used by a part that is going: the next sweep finds it
+            return False
+        return True
+
+
+def _follow(output: Iterator[bytes], log: Log, timeout_s: float) -> str:
+    """Hand the lines on as they come, until the output ends; returns the beginning of it."""
+    arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for chunk in output:
+                arrived.put(chunk)
+        finally:
+            arrived.put(None)
+
+    # Ends with the container, which whoever started it removes.
+    threading.Thread(target=read, name="container-output", daemon=True).start()
+    lines, deadline = Lines(log), time.monotonic() + timeout_s
+    while True:
+        log.check()
+        if time.monotonic() > deadline:
+            raise BuildError("tool_timeout", f"A step took longer than {timeout_s:.0f} s.", "Raise the setting build.step_timeout_s.")
+        try:
+            chunk = arrived.get(timeout=CHECK_EVERY_S)
+        except queue.Empty:
+            continue
+        if chunk is None:
+            break
+        lines.feed(chunk)
+    lines.end()
+    return "".join(lines.kept)
