@@ -13,7 +13,6 @@ local paths = require "modelyard.paths"
 local problems = require "modelyard.problems"
 local reaching = require "modelyard.reaching"
 local refuse = require "modelyard.refusing".refuse
-local replace = require "modelyard.refusing".replace
 local routes = require "modelyard.routes"
 local services = require "modelyard.services"
 local traces = require "modelyard.traces"
@@ -246,65 +245,6 @@ function _M.balance()
     assert(balancer.set_timeouts(CONNECT_S, math.max(SEND_S, call.route.timeout_s), call.route.timeout_s))
   else
     assert(balancer.set_current_peer(ngx.var.modelyard_peer))
-  end
-end
-
--- The header filter of apps' answers.
-function _M.filter_head()
-  local call = calls.current()
-  if not call or call.is_refused then
-    return
-  end
-  if ngx.req.http_version() < 1 then
-    return ngx.exit(ngx.ERROR) -- what the app sent is not HTTP, and would be passed on without a head
-  end
-  local status = ngx.status
-  if status < 200 or status > 599 then
-    return replace(problems.bad_answer("it has the status " .. status))
-  end
-  local length, coding = ngx.var.upstream_http_content_length, ngx.var.upstream_http_transfer_encoding
-  if (length and (coding or not length:find("^%d+$"))) or (coding and coding:lower() ~= "chunked") then
-    return replace(problems.bad_answer("the length of its body is given twice, or not at all"))
-  end
-  if call.ground and not (trust.look() and trust.holds(call.ground)) then
-    return replace(problems.credential_ended())
-  end
-  local why = headers.to_caller(call)
-  if why then
-    return replace(problems.bad_answer(why))
-  end
-  local header = ngx.header
-  header["X-Request-Id"] = call.request_id
-  if call.policy then
-    header["RateLimit-Policy"], header["RateLimit"] = call.policy, call.allowance
-  end
-  if call.timings then
-    local told = {}
-    for _, name in ipairs({ "queue", "create", "boot", "ready" }) do
-      if call.timings[name] then
-        told[#told + 1] = string.format("%s;dur=%.1f", name, call.timings[name] * 1000)
-      end
-    end
-    told[#told + 1] = string.format("app;dur=%.1f", (ngx.now() - call.since) * 1000)
-    header["Server-Timing"] = table.concat(told, ", ")
-  end
-end
-
--- The body filter of apps' answers: what outlasts its caller's credential ends, and never looks whole.
-function _M.filter_body()
-  local instead = ngx.ctx.instead
-  if instead then
-    ngx.arg[1] = not ngx.ctx.was_told and instead or nil
-    ngx.arg[2] = true
-    ngx.ctx.was_told = true
-    return
-  end
-  local call = ngx.ctx.call
-  if call and call.ground and not call.is_refused and ngx.now() - call.checked >= trust.rules.ask_again_s then
-    call.checked = ngx.now()
-    if not (trust.look() and trust.holds(call.ground)) then
-      return ngx.ERROR
-    end
   end
 end
 

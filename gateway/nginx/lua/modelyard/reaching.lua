@@ -28,7 +28,11 @@ end
 
 -- Sees to it that the model runs, once; the error where it does not.
 function _M.wake(call)
-  ngx.on_abort(function() ngx.exit(LEFT) end)
+  ngx.on_abort(function()
+    if not call.is_relayed then
+      ngx.exit(LEFT)
+    end
+  end)
   local route, told = runner.activate(call.route.model_id, trust.rules.hold_s)
   if not route then
     return told

@@ -5,22 +5,25 @@
 local admission = require "modelyard.admission"
 local calls = require "modelyard.calls"
 local counts = require "modelyard.counts"
+local frames = require "modelyard.frames"
 local headers = require "modelyard.headers"
 local problems = require "modelyard.problems"
 local reaching = require "modelyard.reaching"
 local refuse = require "modelyard.refusing".refuse
 local routes = require "modelyard.routes"
+local semaphore = require "ngx.semaphore"
 local trust = require "modelyard.trust"
 
 local _M = {}
 
-local byte, char = string.byte, string.char
 local GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-local CLOSE = 8
-local LEFT, NO_CODE, POLICY, TOO_BIG, BROKEN, RESTART = 1001, 1005, 1008, 1009, 1011, 1012
+local CLOSE = frames.CLOSE
+local NO_CODE = frames.NO_CODE
+local LEFT, POLICY, TOO_BIG, BROKEN, RESTART = 1001, 1008, 1009, 1011, 1012
 local PIECE_BYTES = 65536
 local CLOSE_MS = 5000
 local CONNECT_MS = 5000
+local TURN_S, LONG_S = 0.01, 3600
 local HANG_UP = 444
 local FOREVER_MS = 2147483647
 local MOST_HEAD_LINES = 66
@@ -30,54 +33,6 @@ local OF_CALLER = {
   ["transfer-encoding"] = true,
 }
 local WRITTEN_ANEW = { date = true, server = true, connection = true, upgrade = true, ["content-length"] = true, ["transfer-encoding"] = true }
-
--- The head of a frame as it was written, with what it says; nil where the connection ended, and why.
-local function read_head(from)
-  local head, why = from:receive(2)
-  if not head then
-    return nil, why
-  end
-  local first, second = byte(head, 1, 2)
-  local size, masked = bit.band(second, 0x7f), second >= 0x80
-  if size >= 126 then
-    local more = from:receive(size == 126 and 2 or 8)
-    if not more then
-      return nil, "closed"
-    end
-    head, size = head .. more, 0
-    for n = 1, #more do
-      size = size * 256 + byte(more, n)
-    end
-  end
-  local mask = ""
-  if masked then
-    mask = from:receive(4)
-    if not mask then
-      return nil, "closed"
-    end
-  end
-  return { text = head .. mask, opcode = bit.band(first, 0x0f), is_final = first >= 0x80, size = size, mask = mask }
-end
-
-local function unmasked(text, mask)
-  if mask == "" then
-    return text
-  end
-  local bytes = {}
-  for n = 1, #text do
-    bytes[n] = char(bit.bxor(byte(text, n), byte(mask, (n - 1) % 4 + 1)))
-  end
-  return table.concat(bytes)
-end
-
-local function close_frame(code, reason, is_masked)
-  reason = reason:sub(1, 120)
-  local body = code == NO_CODE and "" or char(math.floor(code / 256), code % 256) .. reason
-  if not is_masked then
-    return char(0x88, #body) .. body
-  end
-  return char(0x88, 0x80 + #body) .. "\0\0\0\0" .. body
-end
 
 local function end_of(by, code, reason)
   return { by = by, code = code, reason = reason or "" }
@@ -89,15 +44,13 @@ local function pump(who, from, to, most_bytes)
   local gone = who == "app" and end_of("app", BROKEN, "the model's instance ended") or end_of("caller", LEFT)
   local so_far = 0
   while true do
-    local head = read_head(from)
+    local head = frames.read_head(from)
     if not head then
       return gone
     end
     if head.opcode == CLOSE then
       local body = head.size > 0 and head.size <= 125 and from:receive(head.size) or ""
-      body = unmasked(body, head.mask)
-      local code = #body >= 2 and byte(body, 1) * 256 + byte(body, 2) or NO_CODE
-      return end_of(who, code, body:sub(3))
+      return end_of(who, frames.told_by(body, head.mask))
     end
     if head.opcode < CLOSE then
       so_far = so_far + head.size
@@ -124,8 +77,13 @@ local function pump(who, from, to, most_bytes)
   end
 end
 
-local function read_off(sock)
-  while sock:receiveany(PIECE_BYTES) do end
+-- Reads what is left until the app hangs up too: who closes a connection with something unread takes back what was told last.
+local function read_off(app, reading)
+  local until_s = ngx.now() + CLOSE_MS / 1000
+  while coroutine.status(reading) == "running" and ngx.now() < until_s do
+    ngx.sleep(TURN_S)
+  end
+  while ngx.now() < until_s and app.sock:receiveany(PIECE_BYTES) do end
 end
 
 -- Waits until the caller may not call any more, the instance has lost its route, or this process ends.
@@ -151,9 +109,9 @@ end
 local function receive_head(sock)
   local lines = {}
   while #lines <= MOST_HEAD_LINES do
-    local line = sock:receive("*l")
+    local line, why = sock:receive("*l")
     if not line then
-      return nil
+      return nil, why
     end
     if line == "" then
       return lines
@@ -209,14 +167,9 @@ local function open(call)
   if not sock:connect(call.peer) or not sock:send(handshake(call)) then
     return nil, problems.instance_gone()
   end
-  local began = ngx.now()
-  local lines = receive_head(sock)
-  ngx.update_time()
+  local lines, why = receive_head(sock)
   if not lines then
-    if ngx.now() - began >= call.route.timeout_s then
-      return nil, problems.too_slow(call.route.timeout_s)
-    end
-    return nil, problems.bad_answer("it did not open the WebSocket")
+    return nil, why == "timeout" and problems.too_slow(call.route.timeout_s) or problems.bad_answer("it did not open the WebSocket")
   end
   return sock, lines
 end
@@ -273,13 +226,11 @@ local function finish(ended, caller, app, reading)
     -- In the midst of a frame nothing can be told: it is broken off.
     if not side.is_within then
       side.sock:settimeouts(CLOSE_MS, CLOSE_MS, CLOSE_MS)
-      side.sock:send(close_frame(code, ended.reason, is_masked))
+      side.sock:send(frames.close(code, ended.reason, is_masked))
     end
   end
   if ended.by ~= "app" and not app.is_within then
-    -- Who closes a connection with something unread takes back what was told last.
-    local rest = coroutine.status(reading) == "running" and reading or ngx.thread.spawn(read_off, app.sock)
-    ngx.thread.wait(rest, ngx.thread.spawn(function() ngx.sleep(CLOSE_MS / 1000) end))
+    read_off(app, reading)
   end
   app.sock:close()
 end
@@ -299,6 +250,11 @@ function _M.relay()
   if status ~= 101 then
     return pass_on(call, sock, status, fields)
   end
+  -- A caller who leaves ends it as a side, and not as a request that is dropped: the app is to be told.
+  call.is_relayed = true
+  if not call.woken then
+    ngx.on_abort(function() end)
+  end
   local caller = assert(ngx.req.socket(true))
   local most_bytes = math.min(trust.rules.message_bytes, call.route.max_body_bytes)
   caller:settimeouts(CONNECT_MS, FOREVER_MS, FOREVER_MS)
@@ -307,13 +263,23 @@ function _M.relay()
     return sock:close()
   end
   local to_caller, to_app = { sock = caller }, { sock = sock }
-  local sides = {
-    ngx.thread.spawn(pump, "app", sock, to_caller, most_bytes),
-    ngx.thread.spawn(pump, "caller", caller, to_app, most_bytes),
-    ngx.thread.spawn(watch, call),
-  }
-  local _, ended = ngx.thread.wait(unpack(sides))
-  finish(ended, to_caller, to_app, sides[1])
+  -- Threads are not waited for: whoever did that for several would be woken by the others for ever after.
+  local ended, bell = nil, semaphore.new()
+  local function begin(side, ...)
+    local words = { ... }
+    return ngx.thread.spawn(function()
+      local told = side(unpack(words))
+      ended = ended or told
+      bell:post(1)
+    end)
+  end
+  local reading = begin(pump, "app", sock, to_caller, most_bytes)
+  begin(pump, "caller", caller, to_app, most_bytes)
+  begin(watch, call)
+  while not ended do
+    bell:wait(LONG_S)
+  end
+  finish(ended, to_caller, to_app, reading)
   return ngx.exit(HANG_UP)
 end
 
