@@ -74,8 +74,12 @@ def _module(name: str, layout: Layout) -> tuple[str, ...]:
     return (layout.python, f"{layout.configuration}/{LAUNCH_NAME}", f"{layout.environment}/{layout.server}", name)
 
 
-def variables(plan: Plan, port: int, version_id: str, layout: Layout | None = None) -> dict[str, str]:
-    """The whole environment of the app: nothing of the platform's own reaches it."""
+def variables(plan: Plan, port: int, version_id: str, layout: Layout | None = None, label: str = "") -> dict[str, str]:
+    """The whole environment of the app: nothing of the platform's own reaches it.
+
+    Args:
+        label: `username/model_name`; empty where it has none.
+    """
     layout = layout or Layout()
     threads = str(math.ceil(plan.limits.cpus))
     return {
@@ -89,6 +93,7 @@ def variables(plan: Plan, port: int, version_id: str, layout: Layout | None = No
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "MODELYARD_VERSION": version_id,
+        **({"MODELYARD_MODEL": label} if label else {}),
         "MODELYARD_CPUS": f"{plan.limits.cpus:g}",
         **({"MODELYARD_WEIGHTS": layout.weights} if plan.weights and layout.weights else {}),
         **{name: f"{layout.scratch}/{folder}" for name, folder in _CACHES.items()},

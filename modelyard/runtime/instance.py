@@ -201,7 +201,8 @@ class Instance:
             thaw = group.open_thaw(descriptors)
             app, environment = around.apps / spec.version_id, around.environments / spec.reference
             weights = _weights(around.weights, spec.plan)
-            held = around.launcher.launch(Order(spec.name, spec.version_id, app, environment, spec.plan, entries, thaw, weights))
+            order = Order(spec.name, spec.version_id, app, environment, spec.plan, entries, thaw, weights, spec.owner_label)
+            held = around.launcher.launch(order)
         except (OSError, StartError) as error:
             group.remove()
             raise error if isinstance(error, StartError) else StartError(str(error)) from error

@@ -22,6 +22,7 @@ class Order:
         groups: Descriptors of `cgroup.procs` files that the app's processes are to enter.
         thaw: A descriptor of `freezer.state`, where such a group holds even SIGKILL back while it is frozen.
         weights: The folder of each entry of the platform's weights that the app reads, by its name.
+        label: `username/model_name`, as the app is told.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Order:
     groups: Sequence[int] = ()
     thaw: int | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
+    label: str = ""
 
 
 class Held(Protocol):

@@ -60,7 +60,7 @@ class Bubblewrap:
         """See `Launcher.launch`."""
         layout = Layout(server=server_folder(order.environment))
         command = words(order.plan, order.plan.port, layout)
-        return self._launch(order, command, variables(order.plan, order.plan.port, order.version_id, layout), layout)
+        return self._launch(order, command, variables(order.plan, order.plan.port, order.version_id, layout, order.label), layout)
 
     def _launch(self, order: Order, command: tuple[str, ...], environment: dict[str, str], layout: Layout) -> SandboxedApp:
         if missing := diagnose(user_namespaces=self._nested):

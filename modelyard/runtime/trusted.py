@@ -104,7 +104,7 @@ def _launch(order: Order, scratch: Path) -> TrustedApp:
         "words": _found(words(order.plan, port, layout), layout),
     }
     inherited = [*order.groups, *([] if order.thaw is None else [order.thaw])]
-    return TrustedApp(order.name, port, told, variables(order.plan, port, order.version_id, layout), inherited)
+    return TrustedApp(order.name, port, told, variables(order.plan, port, order.version_id, layout, order.label), inherited)
 
 
 def _found(command: tuple[str, ...], layout: Layout) -> list[str]:

@@ -138,9 +138,9 @@ def test_the_app_sees_its_own_variables_and_no_others(world, monkeypatch):
     threads = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"}
     caches = {"HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR"}
     python = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
-    assert (
-        set(seen) - {"PWD"} == {"PORT", "HOME", "TMPDIR", "LANG", "PATH", "MODELYARD_VERSION", "MODELYARD_CPUS"} | threads | caches | python
-    )
+    ours = {"MODELYARD_VERSION", "MODELYARD_MODEL", "MODELYARD_CPUS"}
+    assert set(seen) - {"PWD"} == {"PORT", "HOME", "TMPDIR", "LANG", "PATH"} | ours | threads | caches | python
+    assert (seen["MODELYARD_MODEL"], seen["MODELYARD_CPUS"]) == ("someone/evaluating", "1")
     assert seen["MODELYARD_VERSION"] == "v1"
     assert seen["OMP_NUM_THREADS"] == "1"
 
