@@ -52,7 +52,7 @@ def make_app(name: str, weights: Weights[Any], own: Sequence[BaseRoute]) -> Star
     shared = [Route("/health", health), Route("/metrics", metrics), Route("/", page), Mount("/page", StaticFiles(directory=_PAGE))]
     return Starlette(
         routes=[*own, *protocol, *shared],
-        exception_handlers={Problem: _answer},
+        exception_handlers={Problem: _answer, Exception: _broke},
         lifespan=lifespan,
         middleware=[Middleware(Measured)],
     )
@@ -62,6 +62,11 @@ def head(request: Request, name: str) -> dict[str, Any]:
     """How every answer begins: the model, and the version of the app where the platform says it."""
     version = request.headers.get("x-modelyard-version", "")
     return {"model": name, "version": int(version) if version.isascii() and version.isdigit() else None}
+
+
+async def _broke(request: Request, error: Exception) -> Response:
+    del request, error  # the server writes it into the log
+    return Problem(500, "internal", "The model itself failed.", "Call again; if it fails again, see the model's log.").answer()
 
 
 async def _answer(request: Request, problem: Exception) -> Response:

@@ -89,7 +89,7 @@ def _mobilenet_tensors(random: np.random.Generator, classes: int) -> Iterator[tu
     yield "classifier.bias", random.normal(0, 0.3, classes).astype(np.float32)
 
 
-CLIP_TEXT = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+CLIP_TEXT = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 CLIP_VISION = {
     "image_size": 32,
     "patch_size": 8,
@@ -142,6 +142,11 @@ def write_tokenizer(path: Path) -> int:
     made.train_from_iterator(
         words, trainers.BpeTrainer(vocab_size=510, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
     )
+    told = json.loads(made.to_str())
+    # As in the public one: every byte also at the end of a word, and the beginning and the end of a text as the last of all.
+    for token in (*(f"{byte}</w>" for byte in sorted(alphabet)), START, END):
+        told["model"]["vocab"].setdefault(token, len(told["model"]["vocab"]))
+    made = Tokenizer.from_str(json.dumps(told))
     made.add_special_tokens([START, END])
     start, end = made.token_to_id(START), made.token_to_id(END)
     assert end < CLIP_TEXT["vocab_size"]

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,10 +40,11 @@ def pulled(base: Path, name: str, checkpoint: Path) -> Path:
 
 @dataclass
 class RunningApp:
-    """An app that answers on a Unix socket."""
+    """An app that answers."""
 
     http: httpx2.Client
     process: subprocess.Popen[bytes]
+    url: str
 
     def memory_bytes(self) -> int:
         """What it has in memory that is its own: the highest so far."""
@@ -58,34 +58,24 @@ class RunningApp:
 
 @contextmanager
 def running(name: str, weights: Path, variables: Mapping[str, str] | None = None, python: str = sys.executable) -> Iterator[RunningApp]:
-    """The app of this name, ready to answer."""
-    with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp") as folder:
-        path, log = Path(folder, "app.sock"), Path(folder, "log")
-        words = [python, "-m", "uvicorn", "app:app", "--uds", str(path), "--log-level", "warning"]
-        told = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                words, cwd=APPS / name, env=told | {"MODELYARD_WEIGHTS": str(weights)} | dict(variables or {}), stdout=output, stderr=output
-            )
-        http = httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://app", timeout=60)
+    """The app of this name, ready to answer on a port of the loopback interface."""
+    told = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    told |= {"MODELYARD_WEIGHTS": str(weights)} | dict(variables or {})
+    # Calls wait in the socket until the app takes them: nobody has to look whether it has started.
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, tempfile.TemporaryFile() as log:
+        number = listener.fileno()
+        words = [python, "-m", "uvicorn", "app:app", "--fd", str(number), "--log-level", "warning"]
+        process = subprocess.Popen(words, cwd=APPS / name, env=told, stdout=log, stderr=log, pass_fds=[number])
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.close()
+        http = httpx2.Client(base_url=url, timeout=READY_S)
         try:
-            end = time.monotonic() + READY_S
-            while not _answers(path, http):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < end, "the app did not answer"
-                time.sleep(0.02)
-            yield RunningApp(http, process)
+            assert http.get("/health").status_code == 200
+            yield RunningApp(http, process, url)
+        except httpx2.TransportError as error:
+            log.seek(0)
+            raise AssertionError(log.read().decode()) from error
         finally:
             http.close()
             process.terminate()
             process.wait(timeout=30)
-
-
-def _answers(path: Path, http: httpx2.Client) -> bool:
-    # Asked by hand first: the client leaves a socket open that nobody listens on.
-    with socket.socket(socket.AF_UNIX) as knock:
-        try:
-            knock.connect(str(path))
-        except OSError:
-            return False
-    return http.get("/health").status_code == 200

@@ -7,8 +7,9 @@ from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from modelyard.domain.errors import NotFound
-from modelyard.domain.ids import is_name
+from modelyard.domain.ids import PLATFORM, is_name
 from modelyard.domain.states import InstanceState, VersionState
+from modelyard.domain.weights import ENTRIES, Entry
 from modelyard.store import catalog
 from modelyard.store.database import Database
 from modelyard.store.ownership import owned_by
@@ -66,6 +67,11 @@ class Listings:
             models = [_listed(session, model, version) for model, version in found[:limit]]
         last = models[-1] if len(found) > limit else None
         return Listing(models, f"{last.owner}/{last.name}" if last else "")
+
+    def built_in(self) -> list[Entry]:
+        """The models of our own that serve, which everybody may call."""
+        with self._database.read() as session:
+            return [entry for entry in ENTRIES.values() if catalog.serving_by_name(session, PLATFORM, entry.name) is not None]
 
 
 def _mark(after: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from modelyard.domain.errors import Invalid, ModelyardError
-from modelyard.domain.ids import RULE, is_name
+from modelyard.domain.ids import PLATFORM, RULE, is_name
 from modelyard.domain.states import InstanceState, VersionState
 from modelyard.web.access import Acting, Action, Caller, requires
 from modelyard.web.forms import Form, Typed, attempt
@@ -33,6 +33,7 @@ def _start_page(router: APIRouter, listings: Listings, shown: Pages) -> None:
         """The caller's models; an administrator's page lists everybody's, or those of one owner."""
         chosen = owner.strip()
         values = {"listing": listings.of(caller, chosen, after, PAGE_SIZE), "told": told, "owner": chosen, "after": after}
+        values |= {"built_in": listings.built_in(), "platform": PLATFORM}
         more = {"deleted": bool(deleted), "sees_all": caller.sees is None, "origin": _origin(request)}
         return shown.render(request, "models.html", values | more)
 

@@ -9,6 +9,7 @@ const problem = find("#problem");
 const live = find("#live");
 const labels = find("#labels");
 const template = find("#template");
+const MOST_ROWS = 20;
 const PAUSE_MS = 400;
 const SHOWN_MS = 2000;
 
@@ -33,6 +34,7 @@ async function ask() {
   if (labels) {
     form.append("labels", labels.value);
     form.append("prompt_template", template.value);
+    form.append("top_k", MOST_ROWS);
   }
   scores.classList.add("waiting");
   live.textContent = "Looking at the picture";
