@@ -33,11 +33,11 @@ def test_ready_and_model_uploaded_are_one_transaction(stage: Stage) -> None:
 
     event.listen(OutboxRow, "before_insert", refuse)
     with pytest.raises(RuntimeError, match="disk is gone"):
-        stage.claims.succeed(build, Built("r", 1), BOOT, {})
+        stage.claims.succeed(build, Built("r", 1), BOOT, None, {})
     event.remove(OutboxRow, "before_insert", refuse)
 
     assert (stage.version(taken["id"]).state, stage.build(build.id).state, stage.events()) == ("building", "running", [])
-    stage.claims.succeed(build, Built("r", 1), BOOT, {})
+    stage.claims.succeed(build, Built("r", 1), BOOT, None, {})
     assert (stage.version(taken["id"]).state, stage.build(build.id).state, len(stage.events())) == ("ready", "succeeded", 1)
 
 

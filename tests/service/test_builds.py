@@ -65,7 +65,7 @@ def test_a_running_build_shows_the_step_that_it_is_in(stage: Stage) -> None:
     build = stage.http.get(f"/builds/{taken['build_id']}").json()
 
     assert (build["status"], build["step"]) == ("running", "install")
-    assert [step["seconds"] is None for step in build["steps"]] == [False, False, True, True]
+    assert [step["seconds"] is None for step in build["steps"]] == [False, False, True, True, True]
     assert stage.http.get("/models/ada/fruit").json()["status"] == "building"
     assert stage.version(taken["id"]).reference is not None, "named before it is installed"
     held.let_go()
@@ -127,14 +127,14 @@ def test_a_zombie_s_writes_change_no_row(stage: Stage) -> None:
     for write in (
         lambda: stage.claims.enter(zombie, "verify", {"unpack": 1.0}),
         lambda: stage.claims.refer(zombie, "other"),
-        lambda: stage.claims.succeed(zombie, Built("other", 1), BOOT, {"unpack": 1.0}),
+        lambda: stage.claims.succeed(zombie, Built("other", 1), BOOT, None, {"unpack": 1.0}),
     ):
         with pytest.raises(BuildCancelledError):
             write()
 
     assert snapshot(stage) == before
     assert lines(stage, taken["build_id"]) == ["from the holder"]
-    stage.claims.succeed(holder, Built("mine", 1), BOOT, {})
+    stage.claims.succeed(holder, Built("mine", 1), BOOT, None, {})
     assert (stage.version(taken["id"]).state, stage.version(taken["id"]).reference) == ("ready", "mine")
 
 
@@ -228,7 +228,7 @@ def test_a_deletion_between_the_last_step_and_the_end_wins(stage: Stage) -> None
     until(lambda: stage.version(taken["id"]).state == "deleting", "it is marked")
 
     with pytest.raises(BuildCancelledError):
-        stage.claims.succeed(build, Built("r", 1), BOOT, {})
+        stage.claims.succeed(build, Built("r", 1), BOOT, None, {})
     stage.claims.give_back(build)
     stage.retire(taken["id"])
     stage.step("delete")
