@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass
 
 from upload_service.builders import BuildError, Log
-from upload_service.engine import Engine, EngineRefusedError, Json
+from upload_service.engine import BuildEngine, EngineRefusedError, Json
 from upload_service.throw_away import Program, ThrowAways
 
 OLDEST_PYTHON = (3, 11)
@@ -61,7 +61,7 @@ class Unheard:
 class BaseImages:
     """Finds the base image that the settings name, fetches it where the engine lacks it, and asks it once what it is."""
 
-    def __init__(self, engine: Engine, throw_aways: ThrowAways, name: str) -> None:
+    def __init__(self, engine: BuildEngine, throw_aways: ThrowAways, name: str) -> None:
         self._engine = engine
         self._throw_aways = throw_aways
         self._name = name

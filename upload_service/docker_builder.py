@@ -14,7 +14,7 @@ from upload_service.archive import read_archive
 from upload_service.base_image import BaseImages
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import Boot, Built, Log, Source
-from upload_service.engine import Engine
+from upload_service.engine import BuildEngine
 from upload_service.first_boot import first_boot, verify_name
 from upload_service.images import Images
 from upload_service.locks import SERVER_MARK, Locks, index_words
@@ -40,7 +40,7 @@ class DockerBuilder:
     runtime_name = "docker"
 
     def __init__(
-        self, engine: Engine, runtime: Runtime, settings: BuildSettings, yard: str, *, folder: Path, cache: Path, loads: bool = True
+        self, engine: BuildEngine, runtime: Runtime, settings: BuildSettings, yard: str, *, folder: Path, cache: Path, loads: bool = True
     ) -> None:
         spool = folder / "layers"
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)

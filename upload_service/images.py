@@ -19,7 +19,7 @@ from upload_service import image_recipes
 from upload_service.archive import read_archive
 from upload_service.base_image import BaseImage
 from upload_service.builders import BuildError, Log, Source
-from upload_service.engine import Engine, EngineRefusedError, Json
+from upload_service.engine import BuildEngine, EngineRefusedError, Json
 from upload_service.image_load import configuration, load_stream
 from upload_service.image_recipes import KIND, SERVER
 from upload_service.layers import Layer, add, code_layer, copied_layer
@@ -44,7 +44,7 @@ class Images:
         loads: Whether to try to load layers; else the engine builds them.
     """
 
-    def __init__(self, engine: Engine, yard: str, spool: Path, *, loads: bool) -> None:
+    def __init__(self, engine: BuildEngine, yard: str, spool: Path, *, loads: bool) -> None:
         self._engine = engine
         self._yard = yard
         self._spool = spool

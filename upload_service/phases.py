@@ -19,7 +19,7 @@ from upload_service import install_program
 from upload_service.base_image import BaseImage
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log
-from upload_service.engine import Engine
+from upload_service.engine import BuildEngine
 from upload_service.image_load import Recipe, configuration, load_stream, small_tar
 from upload_service.layers import OPEN_FOLDER, PROGRAM, LayerWriter
 from upload_service.locks import SERVER_MARK, diagnose, index_words
@@ -39,7 +39,9 @@ class Phases:
         spool: A folder on the disk for what is on its way to the engine.
     """
 
-    def __init__(self, engine: Engine, throw_aways: ThrowAways, locks: BuildLocks, settings: BuildSettings, yard: str, spool: Path) -> None:
+    def __init__(
+        self, engine: BuildEngine, throw_aways: ThrowAways, locks: BuildLocks, settings: BuildSettings, yard: str, spool: Path
+    ) -> None:
         self._engine = engine
         self._throw_aways = throw_aways
         self._locks = locks
@@ -83,7 +85,7 @@ class Phases:
         out, _ = parts.volume()
         network = self._settings.network or parts.network()
         with self._locks.held(_CACHE_LOCK, log):
-            self._engine.create_volume(self.cache, self._cache_labels())
+            self._engine.volume(self.cache, self._cache_labels())
             words = ("fetch", UV, base.executable, OUT, *index_words(self._settings))
             certificates = {"SSL_CERT_FILE": f"{OUT}/in/ca.pem"} if self._settings.ca_bundle else {}
             files = self._files(lock, with_certificates=True)
@@ -96,7 +98,7 @@ class Phases:
         return (base.executable, "-I", "-S", PROGRAM_FILE, *words)
 
     def _overlay(self, parts: ThrowAway) -> str:
-        lower = self._engine.create_volume(self.cache, self._cache_labels())
+        lower = self._engine.volume(self.cache, self._cache_labels())
         (_, upper), (_, work) = parts.volume(), parts.volume()
         name, _ = parts.volume({"type": "overlay", "device": "overlay", "o": f"lowerdir={lower},upperdir={upper},workdir={work}"})
         return name

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from modelyard.domain.plan import GIB, MIB
 from modelyard.runtime import engine_names
 from modelyard.runtime.arguments import OPEN_FILES, SANDBOX_UID
+from modelyard.runtime.engine import Stream
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log
-from upload_service.engine import Engine, EngineRefusedError, Json
+from upload_service.engine import BuildEngine, EngineRefusedError, Json
 from upload_service.tools import CHECK_EVERY_S, Lines, Outcome
 
 USER = f"{SANDBOX_UID}:{SANDBOX_UID}"
@@ -21,6 +22,8 @@ NOTHING = "none"
 """The network that has no way out, not even to the engine's machine."""
 MEMORY_BYTES, CPUS, PROCESSES, SCRATCH_BYTES = 4 * GIB, 2, 512, 512 * MIB
 OUT_OF_MEMORY = 137
+ENDS_WITHIN_S = 60.0
+"""Between the end of what a program prints, and its own."""
 _NANO = 1_000_000_000
 
 
@@ -49,7 +52,7 @@ class ThrowAway:
         name: The name of that lock.
     """
 
-    def __init__(self, engine: Engine, yard: str, name: str, timeout_s: float) -> None:
+    def __init__(self, engine: BuildEngine, yard: str, name: str, timeout_s: float) -> None:
         self._engine = engine
         self._timeout_s = timeout_s
         self._name = name
@@ -60,7 +63,7 @@ class ThrowAway:
         """A fresh volume: its name, and its mount point on the engine's machine."""
         name = self._fresh("volume")
         self._undone.callback(self._engine.remove_volume, name)
-        return name, self._engine.create_volume(name, self._labels, options)
+        return name, self._engine.create_volume(name, self._labels, options or {})
 
     def network(self) -> str:
         """A fresh network with a way out."""
@@ -81,10 +84,14 @@ class ThrowAway:
         if program.files:
             self._engine.put(container, next(iter(program.mounts)), program.files)
         output = self._engine.attach(container)
-        self._engine.start(container)
-        kept = _follow(output, log, self._timeout_s)
-        status, killed = self._engine.wait(container)
-        return container, Outcome(OUT_OF_MEMORY if killed else status, kept)
+        try:
+            self._engine.start(container)
+            kept = _follow(output, log, self._timeout_s)
+        finally:
+            output.close()
+        self._engine.wait(container, ENDS_WITHIN_S)
+        state = (self._engine.inspect(container) or {})["State"]
+        return container, Outcome(OUT_OF_MEMORY if state["OOMKilled"] else state["ExitCode"], kept)
 
     def close(self) -> None:
         """Remove it all; one that fails is left to `sweep`."""
@@ -132,7 +139,7 @@ class ThrowAways:
         timeout_s: The longest that one program may run.
     """
 
-    def __init__(self, engine: Engine, locks: BuildLocks, yard: str, timeout_s: float) -> None:
+    def __init__(self, engine: BuildEngine, locks: BuildLocks, yard: str, timeout_s: float) -> None:
         self._engine = engine
         self._locks = locks
         self._yard = yard
@@ -167,7 +174,7 @@ class ThrowAways:
         return True
 
 
-def _follow(output: Iterator[bytes], log: Log, timeout_s: float) -> str:
+def _follow(output: Stream[bytes], log: Log, timeout_s: float) -> str:
     """Hand the lines on as they come, until the output ends; returns the beginning of it."""
     arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
@@ -178,7 +185,7 @@ def _follow(output: Iterator[bytes], log: Log, timeout_s: float) -> str:
         finally:
             arrived.put(None)
 
-    # Ends with the container, which whoever started it removes.
+    # Ends with the container, or when whoever asked for the output hangs up.
     threading.Thread(target=read, name="container-output", daemon=True).start()
     lines, deadline = Lines(log), time.monotonic() + timeout_s
     while True:
