@@ -44,6 +44,7 @@ class DockerBuilder:
     ) -> None:
         spool = folder / "layers"
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.yard = yard
         self._engine = engine
         self._runtime = runtime
         self._settings = settings

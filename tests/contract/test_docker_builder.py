@@ -1,0 +1,214 @@
+"""What the builder of images promises beside what every builder does: the same bytes, nothing of the build in them, nothing left."""
+
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builder_grounds import APP, Ground, Lines, plan
+from docker_builder_ground import docker_ground
+
+from modelyard.domain.plan import Plan
+from modelyard.runtime.engine_names import BUILD, ROLE, YARD, code_image, environment_image, label
+from upload_service.docker_builder import DockerBuilder
+from upload_service.docker_engine import DockerEngine
+
+pytestmark = pytest.mark.docker
+
+PASSWORD, BASE = "canary-of-the-index-3f9c", "canary-of-the-path-71aa"
+AUTHORITY = "canary of the authority 5d1e"
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """A yard whose index has a password, and whose certificates are a canary."""
+    folder = tmp_path_factory.mktemp("docker")
+    bundle = folder / "ca.pem"
+    bundle.write_text(f"# {AUTHORITY}\n" + Path("/etc/ssl/certs/ca-certificates.crt").read_text())
+    with docker_ground(folder, base=BASE, password=PASSWORD, ca_bundle=bundle) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def cleared(ground: Ground) -> Iterator[None]:
+    ground.log = Lines()
+    yield
+    for version_id in ground.builder.code():
+        ground.builder.remove_code(version_id)
+    for reference in ground.builder.references():
+        ground.builder.remove(reference)
+    ground.builder.sweep()
+    assert ground.left() == []
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DockerEngine]:
+    made = DockerEngine()
+    yield made
+    made.close()
+
+
+def yard(ground: Ground) -> str:
+    assert isinstance(ground.builder, DockerBuilder)
+    return ground.builder.yard
+
+
+def made(ground: Ground, told: Plan, version_id: str = "v1", number: int = 1, code: str = APP) -> str:
+    """Build a version's image, and return the reference of its environment."""
+    source = ground.source({"app.py": code, "sub/data.txt": "pears"}, version_id, number)
+    lock = ground.builder.lock(told, ground.log)
+    reference = ground.builder.reference(lock, source)
+    built = ground.builder.install(reference, lock, ground.log)
+    ground.builder.package(source, built, told, ground.log)
+    return reference
+
+
+def ids(engine: DockerEngine, ground: Ground, reference: str, version_id: str = "v1") -> tuple[str, ...]:
+    """Of the environment's image and the version's, and of all their layers."""
+    environment, code = engine.image(environment_image(yard(ground), reference)), engine.image(code_image(yard(ground), version_id))
+    assert environment
+    assert code
+    return (environment["Id"], code["Id"], *code["RootFS"]["Layers"])
+
+
+def test_the_same_lock_and_code_are_the_same_image_with_every_cache_removed(ground: Ground, engine: DockerEngine) -> None:
+    told = plan("greeting==2.0")
+    first = ids(engine, ground, made(ground, told))
+    ground.builder.remove_code("v1")
+    for reference in ground.builder.references():
+        ground.builder.remove(reference)
+    for each in engine.volumes([label(YARD, yard(ground))]):
+        engine.remove_volume(each["Name"])
+    ground.log = Lines()
+
+    assert ids(engine, ground, made(ground, told)) == first
+    assert any("cache lacks" in line for line in ground.log.lines), "the packages were fetched again"
+
+
+def test_versions_with_one_lock_share_its_layer(ground: Ground, engine: DockerEngine) -> None:
+    told = plan("greeting==1.0")
+    one = ids(engine, ground, made(ground, told, "v1", 1), "v1")
+    two = ids(engine, ground, made(ground, told, "v2", 2, APP + "# changed\n"), "v2")
+
+    assert one[0] == two[0]
+    assert one[1] != two[1]
+    assert one[2:-1] == two[2:-1]
+
+
+def test_nothing_of_the_build_is_in_the_image(ground: Ground, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_CANARY", "canary-of-the-process-88b2")
+    reference = made(ground, plan("greeting==2.0"))
+    tags = [code_image(yard(ground), "v1"), environment_image(yard(ground), reference)]
+    canaries = [PASSWORD, BASE, AUTHORITY, "canary-of-the-process-88b2", f":{ground.index.port}", ".cache", "uv-cache", str(ground.folder)]
+    history = subprocess.run(["docker", "history", "--no-trunc", tags[0]], capture_output=True, text=True, check=True).stdout
+    config = json.dumps([engine.image(tag) for tag in tags])
+
+    assert not [canary for canary in canaries if canary in history + config.replace(str(tags), "")]
+    saved = subprocess.run(["docker", "save", *tags], capture_output=True, check=True).stdout
+    base = engine.image("python:3.11-slim-bookworm")
+    assert base
+    seen = 0
+    with tarfile.open(fileobj=io.BytesIO(saved)) as whole:
+        for member in whole:
+            content = whole.extractfile(member).read() if member.isreg() else b""  # type: ignore[union-attr]
+            if f"sha256:{hashlib.sha256(content).hexdigest()}" in base["RootFS"]["Layers"]:
+                continue
+            seen += member.name.endswith("layer.tar") and member.isreg()
+            assert not [canary for canary in canaries if canary.encode() in content], member.name
+    assert seen == 2
+
+
+def test_the_image_runs_by_itself_as_nobody_and_says_so(ground: Ground, engine: DockerEngine) -> None:
+    made(ground, plan("greeting==1.0"))
+    tag = code_image(yard(ground), "v1")
+    ask = "import urllib.request as r, time\nfor _ in range(200):\n try: print(r.urlopen('http://127.0.0.1:8080/').read().decode()); break\n except OSError: time.sleep(0.05)"
+    image = engine.image(tag)
+    assert image
+    assert (image["Config"]["User"], image["Created"]) == ("65532:65532", "1970-01-01T00:00:00Z")
+    assert image["Config"]["Labels"]["org.opencontainers.image.title"] == "ada/fruit"
+    for flags in ([], ["--read-only"], ["--read-only", "--tmpfs", "/app:rw,exec,mode=1777,size=8m"]):
+        started = ["docker", "run", "--rm", "-d", "--network", "none", "--label", label(YARD, yard(ground)), *flags, tag]
+        container = subprocess.run(started, capture_output=True, text=True, check=True).stdout.strip()
+        try:
+            told = subprocess.run(["docker", "exec", container, "python3", "-c", ask], capture_output=True, text=True, check=True).stdout
+            assert told == "one\n", flags
+        finally:
+            engine.remove(container)
+
+
+def test_people_s_names_lead_to_the_version_that_serves_and_go_with_it(ground: Ground, engine: DockerEngine) -> None:
+    told = plan("greeting==1.0")
+    made(ground, told, "v1", 1)
+    made(ground, told, "v2", 2, APP + "# changed\n")
+    names = ["ml-models/ada/fruit:latest", "ml-models/ada/fruit:v1", "ml-models/ada/fruit:v2"]
+    found = {name: (engine.image(name) or {"Id": ""})["Id"] for name in names[1:]}
+    for version_id, name in (("v1", names[1]), ("v2", names[2])):
+        ground.builder.serve("ada/fruit", version_id)
+        assert (engine.image(names[0]) or {"Id": ""})["Id"] == found[name]
+    ground.builder.remove_code("v2")
+    assert [engine.image(name) is not None for name in names] == [False, True, False]
+
+
+def test_what_a_dead_builder_left_is_swept_and_what_a_living_one_uses_is_not(ground: Ground, engine: DockerEngine) -> None:
+    dead = {YARD: yard(ground), ROLE: "build", BUILD: "build-of-one-that-died"}
+    foreign = {YARD: "ffffffffffff", ROLE: "build", BUILD: "build-of-one-that-died"}
+    names = [f"modelyard-test-{yard(ground)}-{kind}" for kind in ("dead", "foreign", "unlabelled")]
+    try:
+        for name, labels in zip(names, (dead, foreign, {}), strict=True):
+            engine.volume(name, labels)
+            engine.create(name, {"Image": "python:3.11-slim-bookworm", "Cmd": ["true"], "Labels": labels})
+        assert ground.builder.sweep() == 2
+        assert [engine.inspect(name) is not None for name in names] == [False, True, True]
+
+        told = plan("greeting==1.0")
+        swept: list[int] = []
+        other = ground.fresh()
+
+        class Sweeping(Lines):
+            """Another builder sweeps at every line."""
+
+            def __call__(self, *lines: str) -> None:
+                super().__call__(*lines)
+                swept.append(other.sweep())
+
+        ground.log = Sweeping()
+        made(ground, told)
+        assert swept
+        assert not any(swept)
+    finally:
+        for name in names:
+            engine.remove(name)
+            engine.remove_volume(name)
+
+
+@pytest.mark.parametrize("user", ["65532:65532"])
+def test_the_phases_are_closed_in_and_only_the_first_has_a_network(ground: Ground, engine: DockerEngine, user: str) -> None:
+    seen: dict[str, dict[str, object]] = {}
+
+    class Looking(Lines):
+        """Looks at the containers of the build at every line."""
+
+        def __call__(self, *lines: str) -> None:
+            super().__call__(*lines)
+            for each in engine.containers([label(YARD, yard(ground)), label(ROLE, "build")]):
+                if found := engine.inspect(each["Id"]):
+                    seen[found["Config"]["Cmd"][4]] = dict(found)
+
+    for each in engine.volumes([label(YARD, yard(ground))]):
+        engine.remove_volume(each["Name"])
+    ground.log = Looking()
+    made(ground, plan("greeting==1.0"))
+
+    assert set(seen) == {"fetch", "install"}
+    for phase, found in seen.items():
+        host = found["HostConfig"]
+        assert isinstance(host, dict)
+        assert host["NetworkMode"] == ("host" if phase == "fetch" else "none")
+        assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"], host["Binds"]) == (True, ["ALL"], False, None)
+        assert "no-new-privileges" in host["SecurityOpt"]
+        assert found["Config"]["User"] == user  # type: ignore[index]
+        assert {mount["Type"] for mount in found["Mounts"]} == {"volume"}  # type: ignore[attr-defined]
