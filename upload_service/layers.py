@@ -60,12 +60,14 @@ class LayerWriter:
         self._folders: set[str] = set()
         self._leaves: set[str] = set()
         self._content_bytes = 0
+        self._is_done = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
+        if not self._is_done:
+            self._tar.close()
             self._file.close()
 
     def folder(self, name: str, mode: int = FOLDER) -> None:
@@ -106,6 +108,7 @@ class LayerWriter:
     def done(self) -> Layer:
         """The layer."""
         self._tar.close()
+        self._is_done = True
         return Layer(self._file, f"sha256:{self._hashed.digest.hexdigest()}", self._file.tell(), self._content_bytes)
 
     def _leaf(self, name: str) -> None:
