@@ -1,9 +1,10 @@
 """Reads images that nobody vouches for: known formats only, bounded in bytes, pixels and memory, the right way up, in RGB."""
 
+import ctypes
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,11 +23,16 @@ BIG_JPEG_SIDE = 1024
 
 # Bytes for each pixel while it is decoded, the picture in memory (4) and its copy in RGB (4) among them: measured, rounded up.
 _COST = {"JPEG": 8, "PNG": 9, "GIF": 9, "WEBP": 17}
-_JPEG_COEFFICIENTS = 6
+_COEFFICIENTS = 6
 """Bytes for each pixel of a progressive JPEG, at whatever size it is decoded."""
+_MMAP_THRESHOLD, _GIVEN_BACK_BYTES = -3, 1 << 20
+"""Memory of this size and above goes back to the system as soon as it is free (mallopt(3), M_MMAP_THRESHOLD)."""
 
 _ORIENTATION, _TURNED = 0x0112, range(5, 9)
 """The EXIF tag, and those of its values that exchange width and height."""
+
+with suppress(AttributeError, OSError):  # another C library gives back by rules of its own
+    ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _GIVEN_BACK_BYTES)
 
 Image.MAX_IMAGE_PIXELS = None  # pixels are counted below, before anything is decoded
 
@@ -87,7 +93,7 @@ def _checked(image: Image.Image) -> int:
     kind = image.format or ""
     if kind == "JPEG" and pixels > BIG_JPEG_PIXELS:
         image.draft("RGB", (BIG_JPEG_SIDE, BIG_JPEG_SIDE))
-        needed = image.width * image.height * _COST[kind] + pixels * _JPEG_COEFFICIENTS
+        needed = image.width * image.height * _COST[kind] + (pixels * _COEFFICIENTS if image.info.get("progressive") else 0)
     else:
         needed = pixels * _COST.get(kind, max(_COST.values()))
     if needed > MOST_MEMORY:
@@ -101,14 +107,16 @@ def _checked(image: Image.Image) -> int:
 def _upright_rgb(image: Image.Image, full: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
     image.load()
     try:
-        upright = ImageOps.exif_transpose(image)
         lies_down = image.getexif().get(_ORIENTATION, 1) in _TURNED
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # noqa: BLE001 - what cannot be read of EXIF says nothing, and the picture is good
-        upright, lies_down = image, False
-    return _rgb(upright), full[::-1] if lies_down else full
+        lies_down = False
+    return _rgb(image), full[::-1] if lies_down else full
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image  # `convert` would copy every pixel
     if image.mode.startswith(("I;16", "I")):
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
