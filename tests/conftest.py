@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from parts import engine, kafka, nginx, postgres, postgres_container
+from parts.model_modules import imported as model_modules_of
 
 LEFT = pytest.StashKey[int]()
 PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision", "slow")
@@ -94,7 +97,7 @@ def _required(config: pytest.Config) -> set[str]:
     return (set(BUILT) if "all" in named else named) | chosen
 
 
-BUILT = ("sandbox", "browser", "postgres", "kafka", "nginx", "slow")
+BUILT = ("sandbox", "browser", "postgres", "kafka", "nginx", "vision", "slow")
 """What `all` stands for: the parts of this version but `docker`, whose engine and images take root and minutes; it is named by itself."""
 
 
@@ -106,10 +109,16 @@ def _missing(part: str) -> str:
         "kafka": kafka.missing,
         "postgres": postgres.missing,
         "nginx": nginx.missing,
+        "vision": _missing_vision,
         # Every machine has the time; who only wants to know whether a change broke something has not.
         "slow": str,
     }.get(part)
     return why() if why else "no test of this version needs it"
+
+
+def _missing_vision() -> str:
+    absent = [name for name in ("torch", "transformers", "tritonclient") if find_spec(name) is None]
+    return f"{', '.join(absent)} not installed: pip install -e '.[dev,vision]'" if absent else ""
 
 
 def _missing_sandbox() -> str:
@@ -120,6 +129,13 @@ def _missing_sandbox() -> str:
         [bwrap, "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False, timeout=20
     )
     return "" if trial.returncode == 0 else f"bubblewrap cannot make a sandbox: {trial.stderr.strip()}"
+
+
+@pytest.fixture
+def model_modules() -> Iterator[SimpleNamespace]:
+    """What the built-in model apps share, imported."""
+    with model_modules_of("mobilenet", "batching", "pictures", "preprocessing", "problems") as modules:
+        yield modules
 
 
 @pytest.fixture

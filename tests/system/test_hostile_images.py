@@ -57,6 +57,7 @@ def test_forty_bombs_are_refused_or_answered(app: RunningApp) -> None:
     lives_on(app)
 
 
+@pytest.mark.slow
 def test_the_largest_that_is_allowed_many_times_at_once_stays_within_the_memory(app: RunningApp) -> None:
     largest = [encoded(scene(6_600, 6_000), "JPEG", quality=60), encoded(scene(5_000, 4_400), "PNG", compress_level=1), HONEST]
     with ThreadPoolExecutor(AT_ONCE) as pool:
