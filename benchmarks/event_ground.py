@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from confluent_kafka import Consumer, Producer
+from parts import kafka, postgres
 
 from benchmarks.ground import DEADLINE_S, wait_until
 from modelyard.bus.kafka import KafkaBus
@@ -18,7 +19,6 @@ from modelyard.domain.ids import new_id
 from modelyard.store import outbox
 from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell
-from tests.parts import kafka, postgres
 
 MODELS = 100
 """Over so many keys the events are spread."""

@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx2
+from parts import postgres
 
 from benchmarks.ground import BODY, OWNER, Server, app_zip, wait_until
 from benchmarks.result import Result
@@ -17,7 +18,6 @@ from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
 from modelyard.store.row import Row
 from modelyard.store.tables import BuildRow, InstanceRow, ModelRow, VersionRow
-from tests.parts import postgres
 
 MODELS, FEW = 10_000, 10
 WINDOW_S = 5.0
