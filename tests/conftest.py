@@ -126,7 +126,7 @@ def _missing_sandbox() -> str:
     if not bwrap:
         return "bubblewrap is not installed"
     trial = subprocess.run(
-        [bwrap, "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False, timeout=20
+        [bwrap, "--unshare-user", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False, timeout=60
     )
     return "" if trial.returncode == 0 else f"bubblewrap cannot make a sandbox: {trial.stderr.strip()}"
 

@@ -111,17 +111,17 @@ class KafkaGround:
 
     def stored(self, group: str, partition: int) -> int:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
-        (found,) = consumer.committed([TopicPartition(self.topic, partition)], timeout=10)
+        (found,) = consumer.committed([TopicPartition(self.topic, partition)], timeout=60)
         consumer.close()
         return found.offset
 
     def partitions(self) -> int:
-        return len(AdminClient({"bootstrap.servers": self.bootstrap}).list_topics(self.topic, timeout=10).topics[self.topic].partitions)
+        return len(AdminClient({"bootstrap.servers": self.bootstrap}).list_topics(self.topic, timeout=60).topics[self.topic].partitions)
 
     def delete_topic(self) -> None:
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        admin.delete_topics([self.topic])[self.topic].result(10)
-        eventually(lambda: self.topic not in admin.list_topics(timeout=5).topics, "the topic is deleted")
+        admin.delete_topics([self.topic])[self.topic].result(60)
+        eventually(lambda: self.topic not in admin.list_topics(timeout=60).topics, "the topic is deleted")
 
     def words(self, program: str) -> list[str]:
         start = f"from modelyard.bus.kafka import KafkaBus\nbus = KafkaBus({self.bootstrap!r}, database, float, session_s={SESSION_S})"

@@ -10,7 +10,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

@@ -11,7 +11,7 @@ from inference_service.remote_routes import RemoteRoutes
 from modelyard.domain.ids import label
 from modelyard.runtime.routes import Route, Routes, RouteState
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 KEY = ("ann", "iris")
 OWN = ("", label("iris", "model-1"))
 """The same model by its own host."""

@@ -24,7 +24,7 @@ from modelyard.run.unix_socket import listen
 from modelyard.web.access import Message, Principal, Receive, Scope, Send
 from modelyard.web.app import create_app
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 

@@ -59,7 +59,7 @@ def test_an_answer_under_way_is_cut(stage: Stage, *, own_host: bool) -> None:
 
     assert (answer.status, answer.cut) == (200, True)
     until(lambda: stage.closed_early == 1, "the caller's connection is broken off")
-    assert drip.was_cut.wait(10)
+    assert drip.was_cut.wait(60)
     until(stage.is_quiet, "the call is counted out")
 
 
@@ -88,7 +88,7 @@ def test_a_call_that_waits_for_its_answer_is_refused(stage: Stage) -> None:
 
     def ponder(request: Request, conn: socket.socket) -> bool:
         stage.good = False
-        release.wait(10)
+        release.wait(60)
         return False
 
     stage.deploy(ponder)

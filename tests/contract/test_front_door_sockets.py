@@ -57,7 +57,7 @@ def dial(stage: Stage, path: str = "/ws", host: str = "", **words: Any) -> Clien
 def ended(connection: ClientConnection) -> tuple[int, str]:
     """How the caller saw it end."""
     with pytest.raises(ConnectionClosed) as caught:
-        list(iter(lambda: connection.recv(timeout=10), None))
+        list(iter(lambda: connection.recv(timeout=60), None))
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code, caught.value.rcvd.reason
 
@@ -77,7 +77,7 @@ def test_text_and_bytes_go_both_ways_in_order(stage: Stage) -> None:
     with dial(stage) as caller:
         for message in sent:
             caller.send(message)
-        assert [caller.recv(timeout=10) for _ in sent] == sent
+        assert [caller.recv(timeout=60) for _ in sent] == sent
 
 
 @pytest.mark.parametrize("host", ["", OWN_HOST])
@@ -153,7 +153,7 @@ def test_it_counts_as_in_flight_for_as_long_as_it_is_open(stage: Stage) -> None:
     with dial(stage) as below, dial(stage, host=OWN_HOST) as own:
         for caller in (below, own):
             caller.send("x")
-            caller.recv(timeout=10)
+            caller.recv(timeout=60)
         assert stage.routes.stats("model-1").in_flight == 2
         assert stage.routes.calls_to("model-1", "i-1") == 2
     until(stage.is_quiet, "both are counted out")
@@ -219,7 +219,7 @@ def test_a_caller_who_leaves_while_the_model_starts_frees_the_count(stage: Stage
     stage.runner.hold.set()
     with dial(stage) as caller:
         caller.send("x")
-        assert caller.recv(timeout=10) == "x"
+        assert caller.recv(timeout=60) == "x"
 
 
 # --- limits and faults
@@ -242,7 +242,7 @@ def test_a_models_own_limit_holds_for_messages_too(stage: Stage) -> None:
     stage.point(app, RouteState.RUNNING, max_body_bytes=10)
     with dial(stage) as caller:
         caller.send(b"x" * 10)
-        assert caller.recv(timeout=10) == b"x" * 10
+        assert caller.recv(timeout=60) == b"x" * 10
         caller.send(b"x" * 11)
         assert ended(caller)[0] == 1009
 
@@ -281,7 +281,7 @@ def test_an_app_waits_for_a_caller_who_does_not_read(stage: Stage) -> None:
 @pytest.mark.slow
 def test_a_caller_waits_for_an_app_that_does_not_read(stage: Stage) -> None:
     release = threading.Event()
-    app = stage.deploy_socket(lambda _connection: release.wait(10) and None, max_queue=1)
+    app = stage.deploy_socket(lambda _connection: release.wait(60) and None, max_queue=1)
     stage.point(app, RouteState.RUNNING, timeout_s=1.0)
     with dial(stage) as caller:
         assert 0 < stalls(caller.send, caller.socket) < 100
@@ -320,7 +320,7 @@ def test_an_app_that_does_not_open_it_in_time_is_too_slow(stage: Stage) -> None:
     release = threading.Event()
 
     def wait(_request: Request, _conn: socket.socket) -> bool:
-        release.wait(10)
+        release.wait(60)
         return False
 
     stage.deploy(wait, timeout_s=0.2)

@@ -65,7 +65,7 @@ def test_a_large_answer_waits_for_a_slow_caller(stage: Stage, scaled: Callable[[
 
     stage.deploy(pour)
     with stage.raw(b"GET /m/ann/iris/ HTTP/1.1\r\nHost: localhost\r\n\r\n") as conn:
-        assert stalled.wait(10)
+        assert stalled.wait(60)
         assert sent[0] < 24 * MIB, "the door or the kernel holds the rest"
         head, _, body = read_until(conn, b"\r\n\r\n").partition(b"\r\n\r\n")
         digest, count = hashlib.sha256(body), len(body)
@@ -91,7 +91,7 @@ def test_a_large_call_waits_for_a_slow_app(stage: Stage) -> None:
     size, release = 40 * MIB, threading.Event()
 
     def sip(request: Request, conn: socket.socket) -> bool:
-        release.wait(10)
+        release.wait(60)
         left = size
         while left:
             left -= len(conn.recv(min(left, MIB)))
@@ -103,7 +103,7 @@ def test_a_large_call_waits_for_a_slow_app(stage: Stage) -> None:
         sent = pour_until_stalled(conn, size)
         assert sent < 24 * MIB, "the door or the kernel holds the rest"
         release.set()
-        conn.settimeout(10)
+        conn.settimeout(60)
         conn.sendall(b"x" * (size - sent))
         assert read_until(conn, b"took it")
 

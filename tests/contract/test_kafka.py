@@ -118,10 +118,10 @@ def test_topics_are_made_with_their_partitions_retention_and_cap(ground: KafkaGr
     bus.prepare([ground.topic, dead_ones])
     bus.prepare([ground.topic])
     admin = AdminClient({"bootstrap.servers": ground.bootstrap})
-    there = admin.list_topics(timeout=10).topics
+    there = admin.list_topics(timeout=60).topics
     asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in (ground.topic, dead_ones)]
-    configured = {future.result(10)["max.message.bytes"].value for future in admin.describe_configs(asked).values()}
-    retention = {future.result(10)["retention.ms"].value for future in admin.describe_configs(asked).values()}
+    configured = {future.result(60)["max.message.bytes"].value for future in admin.describe_configs(asked).values()}
+    retention = {future.result(60)["retention.ms"].value for future in admin.describe_configs(asked).values()}
 
     assert len(there[ground.topic].partitions) == len(there[dead_ones].partitions) == PARTITIONS
     assert configured == {str(LARGEST_BYTES), str(LARGEST_BYTES + ROOM_BYTES)}
@@ -141,7 +141,7 @@ def test_whatever_is_acknowledged_is_there_also_on_topics_that_were_just_made(gr
     for number in range(scaled(400)):
         bus, topic = ground.bus(), f"{ground.topic}-{number}"
         bus.publish([record(topic, f"k{n}", str(n)) for n in range(60)])
-        ends = [onlooker.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1] for partition in range(PARTITIONS)]
+        ends = [onlooker.get_watermark_offsets(TopicPartition(topic, partition), timeout=60)[1] for partition in range(PARTITIONS)]
         ground.end(bus)
         assert sum(ends) == 60, f"topic {number}"
     onlooker.close()
@@ -386,7 +386,7 @@ def test_an_onlooker_sees_all_or_what_comes_and_leaves_no_trace(ground: KafkaGro
 
     eventually(all_came, "what came is seen")
     late.close()
-    groups = AdminClient({"bootstrap.servers": ground.bootstrap}).list_consumer_groups().result(10).valid
+    groups = AdminClient({"bootstrap.servers": ground.bootstrap}).list_consumer_groups().result(60).valid
 
     assert seen == ["2"]
     assert [each.event_id for each in look(ground, ground.topic, 2)] == ["1", "2"]

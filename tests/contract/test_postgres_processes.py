@@ -29,7 +29,7 @@ from upload_service.claims import ClaimedBuild, Claims
 
 pytestmark = pytest.mark.postgres
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 WORKERS = 4
 MIGRATE = "import sys; from modelyard.store.migrations import migrate; migrate(sys.argv[1])"
 HOLD = """

@@ -52,16 +52,16 @@ def test_a_runner_that_ends_lets_no_caller_wait_for_it(ground: RemoteGround) -> 
     model = ground.add()
     ground.runtime.may_boot.clear()
     begun = ground.begin(ground.remote.activate(model))
-    assert ground.runtime.booting.wait(10)
+    assert ground.runtime.booting.wait(60)
     ground.listening.close()
-    assert isinstance(begun.exception(10), Unavailable)
+    assert isinstance(begun.exception(60), Unavailable)
 
 
 def test_callers_of_one_model_are_one_request_which_the_last_one_withdraws(ground: RemoteGround) -> None:
     model = ground.add()
     ground.runtime.may_boot.clear()
     begun = [ground.begin(ground.remote.activate(model)) for _ in range(5)]
-    assert ground.runtime.booting.wait(10)
+    assert ground.runtime.booting.wait(60)
     assert ground.waiting == 1
     for each in begun[1:]:
         each.cancel()
@@ -71,7 +71,7 @@ def test_callers_of_one_model_are_one_request_which_the_last_one_withdraws(groun
     until(lambda: ground.waiting == 0, "the request is withdrawn")
     again = ground.begin(ground.remote.activate(model))
     ground.runtime.may_boot.set()
-    assert again.result(10).route.start == 1
+    assert again.result(60).route.start == 1
 
 
 def test_a_herd_gets_its_sockets_by_sixteen(ground: RemoteGround) -> None:
@@ -92,7 +92,7 @@ def test_a_question_that_nobody_understands_ends_only_itself(ground: RemoteGroun
     route = ground.ask(ground.remote.activate(ground.add())).route
     for words in (b"{}", b"rubbish", b'{"instance": 1, "start": "x", "count": null, "v6": 3}'):
         with socket.socket(socket.AF_UNIX, descriptors.KIND) as asking:
-            asking.settimeout(10)
+            asking.settimeout(60)
             asking.connect(str(ground.folder / ways_in.SOCKET))
             descriptors.send(asking, words)
             assert json.loads(descriptors.receive(asking)[0]) in ({"failed": True}, {"gone": True})

@@ -22,7 +22,7 @@ from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, Listene
 from modelyard.runtime.sandbox import Bubblewrap
 from modelyard.runtime.trusted import Trusted
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 LAUNCHERS = [
     pytest.param(("trusted", True), id="trusted"),

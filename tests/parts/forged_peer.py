@@ -9,7 +9,7 @@ PROGRAM = """
 import os, socket, sys
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 asking = socket.socket(socket.AF_UNIX, int(sys.argv[2]))
-asking.settimeout(10)
+asking.settimeout(60)
 asking.connect(sys.argv[1])
 try:
     asking.sendall(sys.argv[3].encode())

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, Listener, NoSuchInstanceError, Report, StartError, Usage
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 class ThreadRuntime:

@@ -77,7 +77,7 @@ def stream(url: str, stage: Stage, build_id: str, after: str | None = None) -> I
                 yield event
                 event = {}
 
-    with httpx2.Client(base_url=url, headers=headers, timeout=20) as caller, caller.stream("GET", f"/builds/{build_id}/log") as answer:
+    with httpx2.Client(base_url=url, headers=headers, timeout=60) as caller, caller.stream("GET", f"/builds/{build_id}/log") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         with closing(events(answer)) as seen:
             yield seen
@@ -88,7 +88,7 @@ def test_a_reader_sees_lines_as_they_are_written_and_then_the_end(stage: Stage) 
 
     def act(log: Log) -> None:
         for n, gate in enumerate(gates):
-            assert gate.wait(10)
+            assert gate.wait(60)
             log(f"slow line {n}")
 
     stage.builder.acts["install"] = act
@@ -118,7 +118,7 @@ def test_a_reader_that_comes_again_anywhere_loses_no_line_and_gets_none_twice(st
         for n in range(count):
             log(f"line {n}")
             if n == count // 2:
-                assert release.wait(20)
+                assert release.wait(60)
 
     stage.builder.acts["install"] = act
     taken = stage.upload().json()

@@ -61,7 +61,7 @@ def test_a_running_build_shows_the_step_that_it_is_in(stage: Stage) -> None:
     held = Held(stage, "install")
     taken = stage.upload().json()
     running = in_thread(lambda: stage.step("builds"))
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     build = stage.http.get(f"/builds/{taken['build_id']}").json()
 
     assert (build["status"], build["step"]) == ("running", "install")
@@ -69,7 +69,7 @@ def test_a_running_build_shows_the_step_that_it_is_in(stage: Stage) -> None:
     assert stage.http.get("/models/ada/fruit").json()["status"] == "building"
     assert stage.version(taken["id"]).reference is not None, "named before it is installed"
     held.let_go()
-    assert running.result(10)
+    assert running.result(60)
 
 
 def test_builds_are_taken_in_their_order_each_by_one_builder(stage: Stage) -> None:
@@ -81,7 +81,7 @@ def test_builds_are_taken_in_their_order_each_by_one_builder(stage: Stage) -> No
             taken.append(build.id)
 
     for each in [in_thread(work) for _ in range(4)]:
-        each.result(20)
+        each.result(60)
     assert sorted(taken) == sorted(ids)
     assert len(taken) == len(set(taken))
     assert stage.claims.claim() is None
@@ -152,13 +152,13 @@ def test_a_build_that_is_renewed_keeps_its_lease(make_stage: Callable[..., Stage
     held = Held(stage, "install")
     taken = stage.upload().json()
     running = in_thread(lambda: stage.step("builds"))
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     first = stage.build(taken["build_id"]).lease_until or 0.0
     until(lambda: (stage.build(taken["build_id"]).lease_until or 0.0) > first + 0.5, "the lease was renewed")
 
     assert stage.claims.claim() is None
     held.let_go()
-    assert running.result(10)
+    assert running.result(60)
     assert (stage.version(taken["id"]).state, stage.build(taken["build_id"]).attempts) == ("ready", 1)
 
 
@@ -167,12 +167,12 @@ def test_a_builder_that_lost_its_lease_stops_and_the_other_one_s_end_counts(make
     held = Held(stage, "install")
     taken = stage.upload().json()
     running = in_thread(lambda: stage.step("builds"))
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     with stage.database.write() as session:
         # Another process took it over.
         session.execute(update(BuildRow).values(fence=BuildRow.fence + 1, lease_until=stage.database.now() + 60))
 
-    assert running.result(10), "it noticed by itself"
+    assert running.result(60), "it noticed by itself"
     build = stage.build(taken["build_id"])
     assert (build.state, build.fence, stage.version(taken["id"]).state, stage.events()) == ("running", 2, "building", [])
 
@@ -181,9 +181,9 @@ def test_a_build_is_given_back_when_the_process_stops_and_the_attempt_does_not_c
     held = Held(stage, "lock")
     taken = stage.upload().json()
     running = in_thread(lambda: stage.step("builds"))
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     stage.kernel.stopping.set()
-    assert running.result(10)
+    assert running.result(60)
 
     build = stage.build(taken["build_id"])
     assert (build.state, build.attempts, build.lease_until, stage.version(taken["id"]).state) == ("queued", 0, None, "received")
@@ -209,13 +209,13 @@ def test_deleting_a_version_cancels_its_build(make_stage: Callable[..., Stage]) 
     held = Held(stage, "install")
     taken = stage.upload().json()
     running = in_thread(lambda: stage.step("builds"))
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     answer = in_thread(lambda: stage.http.delete(f"/models/{taken['id']}"))
-    assert running.result(10), "the builder noticed"
+    assert running.result(60), "the builder noticed"
     stage.retire(taken["id"])
     stage.step("delete")
 
-    assert answer.result(10).json()["status"] == "deleted"
+    assert answer.result(60).json()["status"] == "deleted"
     assert (stage.build(taken["build_id"]).state, stage.build(taken["build_id"]).reason) == ("cancelled", "deleted")
     assert [each["event"] for each in stage.events()] == ["model.deleted"]
     assert (stage.builder.code(), stage.builder.references()) == ([], [])
@@ -232,7 +232,7 @@ def test_a_deletion_between_the_last_step_and_the_end_wins(stage: Stage) -> None
     stage.claims.give_back(build)
     stage.retire(taken["id"])
     stage.step("delete")
-    assert answer.result(10).status_code == 200
+    assert answer.result(60).status_code == 200
     assert (stage.build(taken["build_id"]).state, [each["event"] for each in stage.events()]) == ("cancelled", ["model.deleted"])
 
 

@@ -63,13 +63,13 @@ def test_the_same_bytes_after_a_deletion_are_a_new_version(stage: Stage) -> None
 def test_many_uploads_of_one_model_at_once_get_numbers_without_gaps(stage: Stage) -> None:
     answers = [in_thread(lambda n=n: stage.upload(content=app_zip(f"a{n}"))) for n in range(8)]
 
-    assert sorted(answer.result(20).json()["version"] for answer in answers) == list(range(1, 9))
+    assert sorted(answer.result(60).json()["version"] for answer in answers) == list(range(1, 9))
     assert (stage.count(ModelRow), stage.count(VersionRow), len(stage.blobs()), stage.staging()) == (1, 8, 8, [])
 
 
 def test_many_uploads_of_the_same_bytes_at_once_are_one_version(stage: Stage) -> None:
     answers = [in_thread(stage.upload) for _ in range(8)]
-    told = [answer.result(20).json() for answer in answers]
+    told = [answer.result(60).json() for answer in answers]
 
     assert len({each["id"] for each in told}) == 1
     assert sorted(each["duplicate"] is True for each in told) == [False] + [True] * 7

@@ -128,7 +128,7 @@ def followed(url: str, token: str, last_event_id: str = "") -> Iterator[Iterator
                 yield event
                 event = {}
 
-    with httpx2.Client(base_url=url, headers=headers, timeout=20) as caller, caller.stream("GET", "/events") as answer:
+    with httpx2.Client(base_url=url, headers=headers, timeout=60) as caller, caller.stream("GET", "/events") as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         yield events(answer)

@@ -40,7 +40,7 @@ class SlowUpload:
 
     def __init__(self, stage: Stage, url: str) -> None:
         self._go_on = threading.Event()
-        self._caller = httpx2.Client(base_url=url, headers=stage.http.headers, timeout=20)
+        self._caller = httpx2.Client(base_url=url, headers=stage.http.headers, timeout=60)
         self._answer = in_thread(
             lambda: self._caller.post("/upload", content=self._halves(), headers={"content-type": TYPE, "idempotency-key": "k-1"})
         )
@@ -49,13 +49,13 @@ class SlowUpload:
     def _halves(self) -> Iterator[bytes]:
         head, tail = body()
         yield head
-        assert self._go_on.wait(20)
+        assert self._go_on.wait(60)
         yield tail
 
     def finish(self) -> httpx2.Response:
         """Send the rest, and get the answer."""
         self._go_on.set()
-        answer = self._answer.result(20)
+        answer = self._answer.result(60)
         self._caller.close()
         return answer
 
@@ -130,7 +130,7 @@ def test_while_the_first_is_in_flight_the_second_is_told_to_wait_and_then_gets_i
 
 def test_of_many_at_once_one_has_an_effect(stage: Stage) -> None:
     answers = [in_thread(lambda: stage.upload(idempotency_key="k-1")) for _ in range(8)]
-    told = [answer.result(20) for answer in answers]
+    told = [answer.result(60) for answer in answers]
 
     assert {answer.status_code for answer in told} <= {202, 409}
     assert len({answer.json()["id"] for answer in told if answer.status_code == 202}) == 1

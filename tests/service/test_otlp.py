@@ -37,7 +37,7 @@ def delete_a_model(stage: Stage, collector: Collector) -> tuple[str, httpx2.Resp
     place = new_trace()
     with stage.live(*LOOPS) as url:
         headers = {"authorization": f"Bearer {stage.auth.key.text}"}
-        with httpx2.Client(base_url=url, headers=headers) as client:
+        with httpx2.Client(base_url=url, headers=headers, timeout=60) as client:
             until(stage.events, "the version is built")
             answer = client.delete("/models/ada/fruit", headers={"traceparent": place.header, "prefer": "respond-async"})
             until(lambda: stage.count(InboxRow) == 2, "both events had their effect")  # of the upload, and of the deletion
@@ -71,7 +71,7 @@ def test_an_upload_its_build_and_the_consumer_of_the_event_are_one_trace(make_st
     place = new_trace()
     with collecting() as collector:
         stage = make_stage(**{"otel.endpoint": collector.url})
-        with stage.live(*LOOPS) as url, httpx2.Client(base_url=url, headers={"traceparent": place.header}) as client:
+        with stage.live(*LOOPS) as url, httpx2.Client(base_url=url, headers={"traceparent": place.header}, timeout=60) as client:
             answer = client.post("/upload", headers={"authorization": f"Bearer {stage.auth.key.text}"}, **form())
             until(lambda: stage.count(InboxRow) == 1, "the event had its effect")
 
@@ -90,7 +90,7 @@ def test_a_request_that_fails_is_told_as_failed(make_stage: Callable[..., Stage]
     with collecting() as collector:
         stage = make_stage(**{"otel.endpoint": collector.url})
         stage.app = create_app([Service("gateway", "gateway", mounts={"/m/": Guarded(broken, Action.PREDICT)})], stage.credentials)
-        with stage.live() as url, httpx2.Client(base_url=url) as client:
+        with stage.live() as url, httpx2.Client(base_url=url, timeout=60) as client:
             assert client.get("/health").status_code == 200
             assert client.get("/models/ada").status_code == 401
             assert client.get("/m/ada/fruit/predict").status_code == 500
@@ -108,7 +108,7 @@ def test_a_collector_that_is_away_holds_up_nothing(make_stage: Callable[..., Sta
         gone = collector.url
     stage = make_stage(**{"otel.endpoint": gone})
     with stage.live() as url:
-        assert httpx2.get(f"{url}/health").status_code == 200
+        assert httpx2.get(f"{url}/health", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:4318", "grpc://localhost:4317", "http://", ""])

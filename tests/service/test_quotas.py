@@ -110,7 +110,7 @@ def test_of_many_uploads_at_once_as_many_pass_as_the_quota_allows(make_stage: Ma
     together = Barrier(len(clients))
 
     def one(n: int) -> int:
-        together.wait(10)
+        together.wait(60)
         return send(clients[n], f"model-{n}").status_code
 
     with ThreadPoolExecutor(len(clients)) as pool:

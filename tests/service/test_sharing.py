@@ -178,13 +178,13 @@ def test_a_share_that_is_taken_back_while_the_model_boots_is_refused_at_once_and
     with door.called("reconcile") as callers:
         door.runtime.may_boot.clear()
         first = in_thread(lambda: callers.get(CALL, ada))
-        assert door.runtime.booting.wait(10)
+        assert door.runtime.booting.wait(60)
         share(door)
         # Not by a call: one that came before the route knew would wait for the boot with the first one.
         until(lambda: (route := door.routes.find(("ada", "fruit"))) and not route.shared_with, "the route knows while its model boots")
         assert callers.get(CALL, mia).status_code == 404
         door.runtime.may_boot.set()
-        assert first.result(10).json()["user"] == "ada"
+        assert first.result(60).json()["user"] == "ada"
         assert callers.get(CALL, ada).status_code == 200
         assert callers.get(CALL, mia).status_code == 404
 

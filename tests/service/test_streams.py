@@ -31,7 +31,7 @@ from upload_service.build_log import BuildLogs
 def opened(url: str, token: str, path: str) -> Iterator[httpx2.Response]:
     """A live answer, refused or begun."""
     headers = {"accept": "text/event-stream", "authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=url, headers=headers, timeout=20) as caller, caller.stream("GET", path) as answer:
+    with httpx2.Client(base_url=url, headers=headers, timeout=60) as caller, caller.stream("GET", path) as answer:
         yield answer
 
 

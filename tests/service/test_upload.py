@@ -85,7 +85,7 @@ def test_a_description_may_be_left_out(stage: Stage) -> None:
 def test_prefer_wait_answers_when_the_build_has_ended(stage: Stage) -> None:
     answer = in_thread(lambda: stage.upload(prefer="wait=20"))
     until(lambda: stage.step("builds"), "there is a build")
-    told = answer.result(10).json()
+    told = answer.result(60).json()
 
     assert (told["status"], told["reason"], told["docker_image"]) == ("ready", None, None)
 
@@ -97,7 +97,7 @@ def test_prefer_wait_tells_why_a_build_failed(stage: Stage) -> None:
     stage.builder.acts["lock"] = fail
     answer = in_thread(lambda: stage.upload(prefer="respond-async, wait=20"))
     until(lambda: stage.step("builds"), "there is a build")
-    told = answer.result(10)
+    told = answer.result(60)
 
     assert told.status_code == 202
     assert (told.json()["status"], told.json()["reason"], told.json()["mend"]) == ("failed", "dependency_not_found", "Correct its name.")
@@ -112,7 +112,7 @@ def test_prefer_wait_ends_when_the_process_drains(stage: Stage) -> None:
     until(lambda: stage.count(BuildRow), "it was taken in")
     stage.kernel.stopping.set()
 
-    assert answer.result(10).json()["status"] == "received"
+    assert answer.result(60).json()["status"] == "received"
 
 
 @pytest.mark.leaves_nothing

@@ -42,7 +42,10 @@ def served(stage: Stage, app: Asgi, folder: Path) -> Iterator[tuple[httpx2.Clien
         assert answers.wait(DEADLINE_S)
         url = f"http://127.0.0.1:{outside.getsockname()[1]}"
         socket_ = httpx2.HTTPTransport(uds=str(folder / "up.sock"))
-        with httpx2.Client(base_url=url, headers=told) as tcp, httpx2.Client(base_url=ORIGIN, transport=socket_, headers=told) as unix:
+        with (
+            httpx2.Client(base_url=url, headers=told, timeout=60) as tcp,
+            httpx2.Client(base_url=ORIGIN, transport=socket_, headers=told, timeout=60) as unix,
+        ):
             yield tcp, unix
     finally:
         process.stop()
@@ -95,7 +98,7 @@ def test_metrics_are_there_on_the_internal_listener_and_on_no_other(stage: Stage
     assert unix.post("/metrics").status_code == 404
     assert unix.get("/metrics", headers={"x-modelyard-caller": "192.0.2.7"}).status_code == 404, "passed on by the front door"
     assert tcp.get("/metrics").json() == tcp.get("/no-such-page").json()
-    assert httpx2.get(f"{url}/metrics").status_code == httpx2.get(f"{url}/no-such-page").status_code == 401
+    assert httpx2.get(f"{url}/metrics", timeout=60).status_code == httpx2.get(f"{url}/no-such-page", timeout=60).status_code == 401
 
 
 def test_a_request_is_counted_once_by_the_template_of_its_route(stage: Stage, watched: tuple[httpx2.Client, httpx2.Client]) -> None:

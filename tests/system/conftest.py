@@ -17,7 +17,7 @@ def has_sandbox() -> bool:
     """Whether bubblewrap can make a sandbox here."""
     bwrap = shutil.which("bwrap")
     trial = [str(bwrap), "--unshare-user", "--ro-bind", "/", "/", "true"]
-    return bwrap is not None and subprocess.run(trial, capture_output=True, check=False, timeout=20).returncode == 0
+    return bwrap is not None and subprocess.run(trial, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,7 @@ class Several(Caller):
     def inside(self, part: Part) -> httpx2.Client:
         """A client of the process's own Unix socket."""
         transport = httpx2.HTTPTransport(uds=str(self.socket(part)))
-        return httpx2.Client(transport=transport, base_url="http://localhost", timeout=10)
+        return httpx2.Client(transport=transport, base_url="http://localhost", timeout=60)
 
     def end(self) -> dict[str, int]:
         """Ask all of them to end, and return their exit codes by role and process id."""

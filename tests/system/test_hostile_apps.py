@@ -165,7 +165,7 @@ def test_the_same_calls_succeed_for_who_may_make_them(site, mia):
         assert http.post("/m/mia/victim/predict").json() == {"prediction": "the secret"}
         told = {"Authorization": http.headers["authorization"]}
         with connect(f"{site.url.replace('http', 'ws')}/m/mia/victim/ws", additional_headers=told) as socket:
-            assert socket.recv(timeout=10) == "the secret"
+            assert socket.recv(timeout=60) == "the secret"
     assert keys(site) == before + 1
     page, victim = mia.new_page(), victim_of(site)
     page.goto(f"{victim}/")

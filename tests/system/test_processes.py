@@ -32,10 +32,10 @@ def records(bootstrap: str) -> list[tuple[bytes, dict[str, bytes]]]:
     from confluent_kafka import Consumer, TopicPartition  # noqa: PLC0415 - installed where Kafka is
 
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "ten-lines", "enable.auto.commit": False})
-    partitions = consumer.list_topics("model-events", timeout=10).topics["model-events"].partitions
+    partitions = consumer.list_topics("model-events", timeout=60).topics["model-events"].partitions
     found = []
     for number in partitions:
-        _, end = consumer.get_watermark_offsets(TopicPartition("model-events", number), timeout=10)
+        _, end = consumer.get_watermark_offsets(TopicPartition("model-events", number), timeout=60)
         consumer.assign([TopicPartition("model-events", number, 0)])
         while consumer.position([TopicPartition("model-events", number)])[0].offset < end and (seen := consumer.poll(5)):
             found.append((seen.value(), dict(seen.headers() or [])))
@@ -93,7 +93,7 @@ def test_an_account_signs_in_uploads_and_calls_with_a_key_and_a_token(several: S
     made = several.http.post("/auth/users", json={"username": "ada", "role": "member", "password": "a long enough passphrase"})
     assert made.status_code == 201, made.text
     form = {"grant_type": "password", "username": "ada", "password": "a long enough passphrase"}
-    granted = httpx2.post(f"{several.url}/auth/token", data=form)
+    granted = httpx2.post(f"{several.url}/auth/token", data=form, timeout=60)
     assert granted.status_code == 200, granted.text
     bearer = {"authorization": f"Bearer {granted.json()['access_token']}"}
     with httpx2.Client(base_url=several.url, headers=bearer, timeout=90) as ada:
@@ -104,7 +104,7 @@ def test_an_account_signs_in_uploads_and_calls_with_a_key_and_a_token(several: S
         assert ada.post("/m/ada/app/predict", json={"input": "x"}).json()["name"] == "ada"
     by_key = httpx2.post(f"{several.url}/m/ada/app/predict", json={}, headers={"authorization": f"Bearer {key}"}, timeout=60)
     assert by_key.json()["name"] == "ada"
-    assert httpx2.post(f"{several.url}/m/ada/app/predict", json={}).status_code == 401
+    assert httpx2.post(f"{several.url}/m/ada/app/predict", json={}, timeout=60).status_code == 401
 
 
 def test_a_browser_signs_in_and_enters_a_models_own_host(several: Several) -> None:
@@ -140,7 +140,7 @@ def test_what_is_internal_stays_inside(several: Several) -> None:
         for part in several.of(role):
             url = next(line for line in part.said.read_text().splitlines() if line.startswith("http://"))
             for path in ("/metrics", "/.inside/enter"):
-                answer = httpx2.post(url + path, json={}, headers={"authorization": several.http.headers["authorization"]})
+                answer = httpx2.post(url + path, json={}, headers={"authorization": several.http.headers["authorization"]}, timeout=60)
                 assert answer.status_code in {404, 405}
     for role in ROLES:
         for part in several.of(role):
@@ -154,7 +154,7 @@ def test_the_description_is_that_of_every_service(several: Several) -> None:
     told = several.http.get("/openapi.json")
     assert {"/auth/me", "/upload", "/models/{username}/{model_name}/logs"} <= set(told.json()["paths"])
     assert {"Upload", "Me"} <= set(told.json()["components"]["schemas"])
-    refused = httpx2.get(f"{several.url}/openapi.json")
+    refused = httpx2.get(f"{several.url}/openapi.json", timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (401, "no_credential")
 
 

@@ -31,7 +31,7 @@ from modelyard.runtime.trusted import Trusted
 
 pytestmark = pytest.mark.sandbox
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 NOBODY = 65534
 
 

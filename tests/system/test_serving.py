@@ -83,9 +83,9 @@ def test_a_process_says_what_it_waits_for_and_keeps_the_folder_from_up(lonely: S
     status, told = health(lonely, part)
     assert (status, told["status"], told["service"], told["dependencies"]) == (503, "starting", "upload_service", {"database": "down"})
     url = until(lambda: next((line for line in part.said.read_text().splitlines() if line.startswith("http://")), ""), "it says where")
-    called = httpx2.get(f"{url}/models/ada", headers={"authorization": "Bearer x"})
+    called = httpx2.get(f"{url}/models/ada", headers={"authorization": "Bearer x"}, timeout=60)
     assert (called.status_code, called.json()["code"], called.headers["retry-after"]) == (503, "starting", "1")
-    assert httpx2.get(f"{url}/livez").status_code == 200
+    assert httpx2.get(f"{url}/livez", timeout=60).status_code == 200
     assert '"waits for"' in part.said.read_text()
 
     refused = modelyard("up", "--port", "0", "--data", str(lonely.data))

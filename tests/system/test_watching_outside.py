@@ -33,7 +33,7 @@ def counted(yard: Yard) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     assert yard.process is not None
     path = yard.data / "run" / f"up-{process_mark(yard.process.pid)}.sock"
     assert path.stat().st_mode & 0o777 == 0o600
-    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost", timeout=60) as client:
         families = text_string_to_metric_families(client.get("/metrics").raise_for_status().text)
         return {(sample.name, frozenset(sample.labels.items())): sample.value for family in families for sample in family.samples}
 

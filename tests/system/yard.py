@@ -47,7 +47,7 @@ def flask_app(name: str, more: bytes = b"") -> bytes:
     return zipped({"app.py": b"NAME = " + repr(name).encode() + b"\n" + FLASK + more, "requirements.txt": REQUIREMENTS})
 
 
-def until(look: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:
+def until(look: Callable[[], T], what: str, deadline_s: float = 60.0) -> T:
     """What `look` gives, as soon as it is true; fails once the time is over."""
     end = time.monotonic() + deadline_s
     while True:
