@@ -95,8 +95,11 @@ class Instances:
     def where(self, version: ServingVersion) -> Running:
         """Where it answers, as it was last started."""
         with self._database.read() as session:
-            row = session.get_one(InstanceRow, instance_name(version.version_id))
-            return Running(row.start, row.host, row.port, self._inlet(row.name))
+            return self.as_started(session.get_one(InstanceRow, instance_name(version.version_id)))
+
+    def as_started(self, row: InstanceRow) -> Running:
+        """Where the row says that it answers."""
+        return Running(row.start, row.host, row.port, self._inlet(row.name))
 
     def crashed(self, fact: VersionFact, reason: ExitReason, detail: str) -> int:
         """It ended by itself, or never became ready; returns the seconds before it may be started again."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from inference_service import repository
 from inference_service.instances import Instances, Running, failed
 from inference_service.routing import cold_route, route
 from modelyard.domain.errors import NotFound, Unavailable
@@ -119,14 +120,15 @@ class Lifecycle:
         """Write the model's route as its rows are now, so that none leads to a deleted version; the caller holds the model."""
         with self._database.read() as session:
             serving = catalog.serving_by_id(session, model.model_id)
-            running = catalog.instance_state(session, serving.version_id) is InstanceState.RUNNING if serving else False
-        self._lead_to(serving, model, RouteState.RUNNING if running else RouteState.COLD)
+            row = repository.find(session, serving.version_id) if serving else None
+        running = self._instances.as_started(row) if row is not None and row.state == InstanceState.RUNNING else None
+        self._lead_to(serving, model, running)
 
     def cool(self, model: ModelFact) -> None:
         """Let the next call ask the runner; nobody need hold the model, as whoever asks waits for who does."""
         with self._database.read() as session:
             serving = catalog.serving_by_id(session, model.model_id)
-        self._lead_to(serving, model, RouteState.COLD)
+        self._lead_to(serving, model, None)
 
     def retire(self, fact: VersionFact) -> None:
         """End what is left of a deleted version, and say so; the caller holds the model and took its route away."""
@@ -159,11 +161,12 @@ class Lifecycle:
             return False
         return True
 
-    def _lead_to(self, serving: ServingVersion | None, model: ModelFact, state: RouteState) -> None:
+    def _lead_to(self, serving: ServingVersion | None, model: ModelFact, running: Running | None) -> None:
+        """Write the route to what serves, as it was read this moment; a cold one where it does not run."""
         if serving is None:
             self._routes.apply([RouteRemoved(model.model_id, model.owner, model.name)])
         else:
-            self._lead(serving, state)
+            self._routes.apply([cold_route(serving) if running is None else route(serving, running, RouteState.RUNNING)])
 
     def _lead(self, version: ServingVersion, state: RouteState) -> Route:
         """Write the route; who may call is read now, as the version may have been read before a long start."""
