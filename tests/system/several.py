@@ -92,6 +92,8 @@ class Several(Caller):
             # Tests that wait for a condition ask more often than any person does.
             "MODELYARD_LIMITS__API_PER_MINUTE": "1000000",
             "MODELYARD_LIMITS__ANONYMOUS_PER_MINUTE": "1000000",
+            # A deletion answers with its end on a slow machine too.
+            "MODELYARD_UPLOAD__DELETE_WAIT_S": "60",
             **(variables or {}),
         }
         self.parts: list[Part] = []

@@ -420,8 +420,6 @@ def test_an_ordinary_user_has_the_same_sandbox(ordinary):
 # --- what is missing is said
 
 
-def test_a_machine_that_can_is_found_usable_within_a_second():
-    began = time.monotonic()
+def test_a_machine_that_can_is_found_usable():
     report = Bubblewrap().probe()
-    assert time.monotonic() - began < 1
     assert (report.usable, report.why, report.mend) == (True, "", "")

@@ -83,6 +83,8 @@ class Yard(Caller):
         with log:
             # Tests that wait for a condition ask more often than any person does.
             often = {"MODELYARD_LIMITS__API_PER_MINUTE": "1000000", "MODELYARD_LIMITS__ANONYMOUS_PER_MINUTE": "1000000"}
+            # A deletion answers with its end on a slow machine too.
+            often["MODELYARD_UPLOAD__DELETE_WAIT_S"] = "60"
             self.process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **often, **self._variables})
         self.url = until(self._answers, "the server answers", 60)
         self.token = (self.data / "owner.token").read_text().strip()
