@@ -18,7 +18,7 @@ from modelyard.domain.ids import instance_name
 from modelyard.domain.states import ExitReason, VersionState
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Actual, ActualState, Role, Runtime
-from modelyard.store import catalog
+from modelyard.store import catalog, doorbell
 from modelyard.store.catalog import ModelFact, VersionFact
 from modelyard.store.database import Database
 from modelyard.store.tables import InstanceRow
@@ -36,6 +36,7 @@ class Reconciler:
 
     Args:
         clock: Seconds since 1970.
+        again_s: Seconds until the next look where something is under way.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Reconciler:
         lifecycle: Lifecycle,
         workers: Workers,
         clock: Callable[[], float],
+        again_s: float,
     ) -> None:
         self._database = database
         self._runtime = runtime
@@ -55,6 +57,7 @@ class Reconciler:
         self._lifecycle = lifecycle
         self._workers = workers
         self._clock = clock
+        self._again_s = again_s
         self._draining: dict[str, float] = {}
         self._looked_at = clock()
 
@@ -72,10 +75,16 @@ class Reconciler:
                 if not catalog.is_retired(session, each) and (fact := catalog.version_fact(session, each))
             ]
             is_any_over = any(self._is_over(catalog.version_fact(session, row.version_id)) for row in repository.retired(session))
-        for row in rows:
-            fact = facts[row.name]
-            if fact is not None and fact.state is VersionState.READY and _differs(row, actual.get(row.name)):
-                self._reconcile(row, fact, actual.get(row.name))
+        differing = [
+            (row, fact)
+            for row in rows
+            if (fact := facts[row.name]) is not None and fact.state is VersionState.READY and _differs(row, actual.get(row.name))
+        ]
+        if differing or deleted:
+            # Whoever holds the model, or still calls it, need not ring when that is over.
+            self._database.bell.ring_in(doorbell.INSTANCES, self._again_s)
+        for row, fact in differing:
+            self._reconcile(row, fact, actual.get(row.name))
         for fact in deleted:
             self._workers.begin(fact.model_id, partial(self._retire, fact))
         self._remove_strangers([each for each in actual.values() if facts.get(each.name) is None])

@@ -7,7 +7,7 @@ from pathlib import Path
 from inference_service import remote_routes, ways_in
 from inference_service.activation import Starter
 from inference_service.consumers import SUBSCRIPTION, ModelConsumer
-from inference_service.idling import Idling
+from inference_service.idling import IDLE, Idling
 from inference_service.instances import Instances
 from inference_service.leadership import Leadership
 from inference_service.lifecycle import Lifecycle
@@ -18,7 +18,7 @@ from inference_service.routes import asked_by_the_door, routes
 from inference_service.ways_in import WaysIn
 from inference_service.workers import Workers
 from modelyard.bus.bus import Bus
-from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.service import REST_S, Kernel, Loop, Service
 from modelyard.run.unix_server import UnixServer
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Runtime
@@ -40,7 +40,7 @@ class Runner:
 def inference(kernel: Kernel, bus: Bus) -> Service:
     """The inference role: turns model events into desired state, and shows what instances printed."""
     consumer = ModelConsumer(kernel.database, kernel.clock)
-    loop = Loop("consume", lambda: bus.deliver(SUBSCRIPTION, consumer.take), doorbell.BUS, kernel.settings.run.look_every_s)
+    loop = Loop("consume", lambda: bus.deliver(SUBSCRIPTION, consumer.take), doorbell.BUS, REST_S, follows_rows=True)
     output = ModelOutput(kernel.database, kernel.settings.data / "output")
     return Service("inference", "inference_service", routers=[routes(output)], loops=[loop], ready={"database": kernel.database.ready})
 
@@ -52,11 +52,11 @@ def runner(kernel: Kernel, runtime: Runtime, table: Routes) -> Runner:
     lifecycle = Lifecycle(database, runtime, table, instances, settings.grace_s, kernel.stopping.is_set)
     starter = Starter(database, runtime, lifecycle, instances, settings.hold_s, settings.starts_at_once)
     workers = Workers()
-    reconciler = Reconciler(database, runtime, table, instances, lifecycle, workers, kernel.clock)
-    idling = Idling(database, table, lifecycle, workers)
+    reconciler = Reconciler(database, runtime, table, instances, lifecycle, workers, kernel.clock, settings.look_every_s)
+    idling = Idling(database, table, lifecycle, workers, settings.look_every_s)
     loops = [
-        Loop("reconcile", reconciler.step, doorbell.INSTANCES, settings.look_every_s),
-        Loop("idle", idling.step, "idle", settings.look_every_s),
+        Loop("reconcile", reconciler.step, doorbell.INSTANCES, REST_S, follows_rows=True),
+        Loop("idle", idling.step, IDLE, REST_S, follows_rows=True),
     ]
 
     def close() -> None:

@@ -9,7 +9,7 @@ from modelyard.bus.bus import Bus
 from modelyard.domain.errors import Conflict, Invalid
 from modelyard.domain.ids import Digest
 from modelyard.run.resources import builtin_digest, demo_digest
-from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.service import REST_S, Kernel, Loop, Service
 from modelyard.run.settings import Settings
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
 from modelyard.runtime.runtime import Report, Runtime
@@ -24,10 +24,7 @@ from modelyard.web.credentials import Credentials
 from upload_service.builders import Builder
 from upload_service.service import process_builder
 
-RELAY_EVERY_S = 1.0
 PRUNE_EVERY_S = 3600.0
-CREDENTIALS_EVERY_S = 1.0
-"""The longest that a revocation is not known where no doorbell rings."""
 
 
 def make_kernel(settings: Settings) -> Kernel:
@@ -78,13 +75,16 @@ def relaying(kernel: Kernel, bus: Bus) -> Service:
     relay = OutboxRelay(kernel.database, bus, kernel.clock)
     return Service(
         "relay",
-        loops=[Loop("relay", relay.step, doorbell.OUTBOX, RELAY_EVERY_S), Loop("prune", relay.prune, "prune", PRUNE_EVERY_S)],
+        loops=[
+            Loop("relay", relay.step, doorbell.OUTBOX, REST_S, follows_rows=True),
+            Loop("prune", relay.prune, "prune", PRUNE_EVERY_S),
+        ],
     )
 
 
 def knowing(credentials: Credentials) -> Loop:
     """The loop of every process that looks at credentials: it hears of new keys and of what was revoked."""
-    return Loop("credentials", credentials.refresh, doorbell.CREDENTIALS, CREDENTIALS_EVERY_S)
+    return Loop("credentials", credentials.refresh, doorbell.CREDENTIALS, REST_S, follows_rows=True)
 
 
 def check_address(settings: Settings) -> None:

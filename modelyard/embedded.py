@@ -122,7 +122,7 @@ class _House:
         held.callback(self._kernel.database.close)
         self._kernel.database.wait_until_ready(settings.database_wait_s)
         migrate(self._kernel.database.url)
-        self._kernel.database.listen()
+        self._kernel.database.listen(settings.run.look_every_s)
         # The folder is ours alone: whatever is still staged, nobody writes to any more.
         self._kernel.blobs.sweep_staging(0, time.time())
         self._auth = auth(self._kernel)

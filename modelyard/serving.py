@@ -99,7 +99,7 @@ class Serving:
         """Wait for what is needed, then put the role together; gives its services."""
         kernel = self._parts.kernel
         while all(self._dependencies.wait_for(name, kernel.stopping) for name in NEEDED):
-            kernel.database.listen()
+            kernel.database.listen(kernel.settings.run.look_every_s)
             try:
                 composed = self._role.compose(self._parts)
                 if composed is None:

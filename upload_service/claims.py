@@ -18,6 +18,8 @@ from upload_service import repository
 from upload_service.builders import Boot, BuildCancelledError, BuildError, Built
 
 ATTEMPTS = 3
+OPEN = (BuildState.QUEUED, BuildState.RUNNING)
+LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Claims:
 
     def claim(self) -> ClaimedBuild | None:
         """The oldest build that nobody holds; one that lost its third lease is ended instead, and the doorbell rung for the next."""
+        if not self._is_any_open():
+            return None
         now = self._database.now()
         with self._database.write() as session:
             free = or_(BuildRow.state == BuildState.QUEUED, (BuildRow.state == BuildState.RUNNING) & (BuildRow.lease_until < now))
@@ -87,6 +91,15 @@ class Claims:
                 version.description,
                 cause_of(cast("dict[str, str]", build.cause or {})),
             )
+
+    def _is_any_open(self) -> bool:
+        """Whether there is a build that somebody may have to take, as nearly every look finds none."""
+        with self._database.read() as session:
+            open_ = set(session.scalars(select(BuildRow.state).where(BuildRow.state.in_(OPEN)).distinct()))
+        if BuildState.RUNNING in open_:
+            # The end of its lease rings for nobody.
+            self._database.bell.ring_in(doorbell.BUILDS, LOOK_AGAIN_S)
+        return bool(open_)
 
     def renew(self, build: ClaimedBuild) -> bool:
         """Hold the lease for longer; False: it is lost, or the version was deleted."""

@@ -20,6 +20,7 @@ from upload_service import repository
 from upload_service.builders import Builder
 
 TURN = "delete"
+LOOK_AGAIN_S = 1.0
 PURGE_AFTER_S = 60.0
 """A purged version's row stays this long, so that whoever waits for its deletion sees its end."""
 
@@ -103,6 +104,13 @@ class Deletions:
 
     def step(self) -> bool:
         """Remove what is marked and no longer runs, unless another process does; True where something was."""
+        with self._database.read() as session:
+            is_any_marked = bool(catalog.deleting(session))
+            if not is_any_marked and session.scalars(self._over().limit(1)).first() is None:
+                return False
+        if is_any_marked:
+            # Whoever has the turn may die before these are removed, and nothing rings then.
+            self._database.bell.ring_in(doorbell.INSTANCES, LOOK_AGAIN_S)
         if not self._database.holds(TURN):
             return False
         with self._database.read() as session:

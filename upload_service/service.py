@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modelyard.domain.ids import Digest
-from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.service import REST_S, Kernel, Loop, Service
 from modelyard.runtime.runtime import Runtime
 from modelyard.store import doorbell
 from modelyard.web.streams import Seats
@@ -70,9 +70,9 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
     )
     sweeper = Sweeper(database, kernel.blobs, builder, settings.upload.staging_grace_s)
     loops = [
-        Loop("delete", deletions.step, doorbell.INSTANCES, LOOK_EVERY_S),
+        Loop("delete", deletions.step, doorbell.INSTANCES, REST_S, follows_rows=True),
         Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S),
-        Loop("lookout", lookout.step, "lookout", LOOK_EVERY_S),
+        Loop("lookout", lookout.step, "lookout", REST_S, follows_rows=True),
         Loop("own_models", own_models.step, "own_models", LOOK_EVERY_S),
     ]
     return Service(
@@ -98,5 +98,5 @@ def builder_role(kernel: Kernel, builder: Builder, *, alone: bool) -> Service:
     builds = Builds(
         claims, builder, kernel.blobs, BuildLogs(kernel.database, kernel.clock), kernel.stopping.is_set, min(lease_s / 3, LOOK_EVERY_S)
     )
-    loop = Loop("builds", builds.step, doorbell.BUILDS, LOOK_EVERY_S, threads=kernel.settings.build.concurrency)
+    loop = Loop("builds", builds.step, doorbell.BUILDS, REST_S, threads=kernel.settings.build.concurrency, follows_rows=True)
     return Service("builder", loops=[loop], close=builder.close)

@@ -100,7 +100,9 @@ class LocalBus:
                     "handler failed", group=group, topic=topic, offset=record.offset, attempt=record.attempts + 1, error=repr(error)
                 )
                 if record.attempts + 1 < ATTEMPTS:
-                    self._held[group, topic, partition] = self._clock() + PAUSES_S[min(record.attempts, len(PAUSES_S) - 1)]
+                    pause_s = PAUSES_S[min(record.attempts, len(PAUSES_S) - 1)]
+                    self._held[group, topic, partition] = self._clock() + pause_s
+                    self._database.bell.ring_in(doorbell.BUS, pause_s)
                     return True
                 self._bury(group, record, error)
             else:

@@ -35,6 +35,23 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, begin_drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._begin_drain = begin_drain
+        self._asked: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    async def main_loop(self) -> None:
+        """Part of uvicorn's server, which looks ten times a second whether it is to end; this one is told."""
+        asked = asyncio.Event()
+        self._asked = asyncio.get_running_loop(), asked
+        if not await self.on_tick(0):
+            await asked.wait()
+
+    def ask_to_end(self) -> None:
+        """Let it end, and at the second time without waiting for calls in flight; from any thread, and from a signal's handler."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        if self._asked is not None:
+            loop, asked = self._asked
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(asked.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Part of uvicorn's server."""
@@ -110,8 +127,7 @@ class Process:
 
     def stop(self) -> None:
         """Ask the process to drain, and at the second time not to wait for calls in flight; returns at once."""
-        self._server.force_exit = self._server.should_exit
-        self._server.should_exit = True
+        self._server.ask_to_end()
         self._kernel.stopping.set()
 
     def stop_on_signals(self) -> None:
@@ -149,7 +165,7 @@ class Process:
     def _turn(self, loop: Loop) -> None:
         failures = 0
         while not self._kernel.stopping.is_set():
-            seen = self._kernel.bell.count(loop.channel)
+            seen = self._kernel.bell.count(*loop.channels)
             try:
                 again, failures = loop.step(), 0
             except Exception:
@@ -158,7 +174,14 @@ class Process:
                 failures += 1
                 continue
             if not again and not self._kernel.stopping.is_set():
-                self._kernel.bell.wait(loop.channel, seen, loop.every_s)
+                self._rest(loop, seen)
+
+    def _rest(self, loop: Loop, seen: int) -> None:
+        first, *more = loop.channels
+        # While nobody looks for all of them whether anything was committed, each looks for itself.
+        alone = loop.follows_rows and not self._kernel.bell.is_watched
+        every_s = min(loop.every_s, self._kernel.settings.run.look_every_s) if alone else loop.every_s
+        self._kernel.bell.wait(first, seen, every_s, *more)
 
     def _begin_drain(self) -> None:
         for service in self._services:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from modelyard.run.settings import Settings
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.database import Database
-from modelyard.store.doorbell import Doorbell
+from modelyard.store.doorbell import COMMITTED, Doorbell
 from modelyard.web.access import Asgi, Router
 
 
@@ -24,6 +24,10 @@ class Kernel:
     """Set when the process begins to drain: whoever waits for long looks at it."""
 
 
+REST_S = 30.0
+"""The longest rest of a loop that follows rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """Work that goes on for as long as the process runs, in a thread of its own.
@@ -33,6 +37,7 @@ class Loop:
         channel: The doorbell's channel that wakes it.
         every_s: The longest time between two steps.
         threads: How many threads run it.
+        follows_rows: What there is to do is known from rows: it is also called soon after any commit, so that it may rest for long.
     """
 
     name: str
@@ -40,6 +45,12 @@ class Loop:
     channel: str
     every_s: float
     threads: int = 1
+    follows_rows: bool = False
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All that wake it."""
+        return (self.channel, COMMITTED) if self.follows_rows else (self.channel,)
 
 
 @dataclass(frozen=True, slots=True)

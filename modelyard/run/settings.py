@@ -95,7 +95,7 @@ class RunSettings(_Part):
     grace_s: float = Field(default=5.0, ge=0)
     """Seconds between SIGTERM and SIGKILL."""
     look_every_s: float = Field(default=1.0, gt=0)
-    """Seconds between two looks of the reconciler and of the idler, where nothing rings."""
+    """Seconds between two looks whether anything was committed that nobody rang for, and between two looks at an instance that is to end."""
 
 
 class KafkaSettings(_Part):

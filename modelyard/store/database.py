@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from modelyard.domain.errors import Unavailable
 from modelyard.store import audit
 from modelyard.store.doorbell import Doorbell
+from modelyard.store.file_watch import FileWatch
 from modelyard.store.listening import Listener, announce
 from modelyard.store.outage import told_as_unavailable
 from modelyard.store.turns import Turns
@@ -52,7 +53,7 @@ class Database:
         self._origin = secrets.token_hex(8)
         self._apart = self.engine if self.is_sqlite else _postgres(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._turns = Turns(self._apart.connect)
-        self._listener: Listener | None = None
+        self._listener: Listener | FileWatch | None = None
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -112,10 +113,16 @@ class Database:
         with self._watched():
             return self._turns.holds(turn)
 
-    def listen(self) -> None:
-        """Hear the rings of other processes from now on; nothing to do on SQLite, where there are none."""
-        if not self.is_sqlite and self._listener is None:
-            self._listener = Listener(self._apart.connect, self.bell, self._origin)
+    def listen(self, every_s: float = 1.0) -> None:
+        """Hear from now on the rings of other processes, of which SQLite has none; and ring `COMMITTED`, see `doorbell.py`.
+
+        Args:
+            every_s: Seconds between two looks whether anything was committed.
+        """
+        if self._listener is None and self.is_sqlite:
+            self._listener = FileWatch(self.engine, self.bell, every_s)
+        elif self._listener is None:
+            self._listener = Listener(self._apart.connect, self.bell, self._origin, every_s)
 
     def ready(self) -> None:
         """Answer a trivial query, or raise the driver's error."""

@@ -15,6 +15,7 @@ BATCH = 200
 KEEP_OUTBOX_S = 7 * 86400
 KEEP_INBOX_S = 8 * 86400
 TURN = "relay"
+LOOK_AGAIN_S = 1.0
 _MARKS = "outbox:marks"
 
 
@@ -35,7 +36,11 @@ class OutboxRelay:
         While another process has the turn nothing is done. A process that loses it while a batch is in flight lets that
         batch end: its records may then be doubled on the wire, as after every crash.
         """
+        if not self._is_any_unpublished():
+            return False
         if not self._database.holds(TURN):
+            # Whoever has the turn may die before these are published, and nothing rings then.
+            self._database.bell.ring_in(doorbell.OUTBOX, LOOK_AGAIN_S)
             return False
         rows = self._unpublished()
         if not rows:
@@ -56,6 +61,10 @@ class OutboxRelay:
             session.execute(delete(OutboxRow).where(OutboxRow.published_at < now - KEEP_OUTBOX_S))
             session.execute(delete(InboxRow).where(InboxRow.at < now - KEEP_INBOX_S))
         return False
+
+    def _is_any_unpublished(self) -> bool:
+        with self._database.read() as session:
+            return session.scalar(select(OutboxRow.seq).where(OutboxRow.published_at.is_(None)).limit(1)) is not None
 
     def _unpublished(self) -> list[OutboxRow]:
         # The transaction ends before a record is in flight: publishing may take long.

@@ -15,16 +15,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import ColumnElement, CursorResult, MetaData, Table, and_, func, inspect, select, text, true
 from sqlalchemy.exc import IntegrityError
 
+from modelyard.domain.ids import new_id
 from modelyard.domain.states import InstanceState
 from modelyard.run.resources import bundled
 from modelyard.store import audit
 from modelyard.store.account_tables import AccountRow
 from modelyard.store.database import Database, lock_key, normalise, ring_after_commit, sqlite_url
-from modelyard.store.doorbell import Doorbell
+from modelyard.store.doorbell import COMMITTED, Doorbell
 from modelyard.store.migrations import downgrade, migrate
 from modelyard.store.row import Row
 from modelyard.store.tables import AuditRow, InboxRow, InstanceRow, ModelRow, OutboxRow, ShareRow, VersionRow
 
+DEADLINE_S = 60.0
 SERVERS = {"postgres": "postgres_server", "container": "postgres_container_server"}
 PLACES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres), pytest.param("container", marks=pytest.mark.docker)]
 
@@ -47,6 +49,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without tables."""
     return sqlite_url(tmp_path / "yard.db") if request.param == "sqlite" else request.getfixturevalue(SERVERS[request.param]).empty()
+
+
+def until(look: Callable[[], object], what: str) -> None:
+    end, pause = time.monotonic() + DEADLINE_S, threading.Event()
+    while not look():
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        pause.wait(0.005)
 
 
 def noted(event_id: str) -> InboxRow:
@@ -105,6 +114,30 @@ def test_the_doorbell_rings_after_the_commit_and_not_before(database: Database) 
     assert database.bell.count("window") > 0
 
 
+def test_a_commit_that_nobody_rings_for_is_told_of_where_somebody_looks(database: Database) -> None:
+    other = Database(database.url, Doorbell())
+    database.listen(0.02)
+    for writer in (database, other, database):
+        until(lambda: database.bell.is_watched, "somebody looks")
+        seen = database.bell.count(COMMITTED)
+        with writer.write() as session:
+            session.add(noted(new_id()))
+        assert database.bell.wait(COMMITTED, seen, DEADLINE_S) > seen
+    other.close()
+    database.close()
+    assert not database.bell.is_watched
+
+
+def test_whoever_looks_only_reads_and_does_not_wait_for_a_writer(database: Database) -> None:
+    with database.write() as session:
+        session.add(noted("a"))
+        session.flush()
+        database.listen(0.02)
+        until(lambda: database.bell.is_watched, "somebody looks")
+        seen = database.bell.count(COMMITTED)
+    assert database.bell.wait(COMMITTED, seen, DEADLINE_S) > seen
+
+
 def test_a_reader_does_not_see_what_is_not_committed_and_does_not_wait_for_it(database: Database) -> None:
     with database.write() as session:
         session.add(noted("a"))
@@ -128,12 +161,12 @@ def test_a_second_writer_of_a_key_waits_for_the_first(database: Database) -> Non
         with database.write() as session:
             lock_key(session, "k")
             waiting = pool.submit(second)
-            assert begun.wait(5)
+            assert begun.wait(60)
             session.add(noted("a"))
             session.flush()
             assert not waiting.done()
             order.append("first")
-        waiting.result(10)
+        waiting.result(60)
 
     assert order == ["first", "second"]
 

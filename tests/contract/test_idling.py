@@ -3,14 +3,19 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from runner_grounds import Ground
+from runner_grounds import DEADLINE_S, Ground
 
 from gateway.door_routes import FrontDoorRoutes
-from inference_service.idling import Idling
+from inference_service.idling import IDLE, Idling
 from inference_service.workers import Workers
 from modelyard.domain.states import InstanceState
 from modelyard.runtime.routes import RouteStats
 from modelyard.store.tables import InstanceRow
+
+
+def rings_by_itself(ground: Ground) -> bool:
+    seen = ground.database.bell.count(IDLE)
+    return ground.database.bell.wait(IDLE, seen, DEADLINE_S) > seen
 
 
 class Questioned(FrontDoorRoutes):
@@ -38,11 +43,16 @@ def test_models_that_are_busy_cost_one_question_and_those_at_rest_are_frozen(sho
 
     def look() -> None:
         workers = Workers()
-        Idling(ground.database, routes, ground.lifecycle, workers).step()
+        Idling(ground.database, routes, ground.lifecycle, workers, 0.1).step()
         workers.close()
 
     look()
     assert routes.questions == ["all"]
+    routes.now += 59.9
+    look()
+    assert rings_by_itself(ground), "it is looked again when the first of them may be at rest"
+    routes.now -= 59.9
+    routes.questions.clear()
     routes.enter(("ann", "busy"))
     routes.now += 50
     routes.enter(("ann", "called"))
@@ -50,6 +60,7 @@ def test_models_that_are_busy_cost_one_question_and_those_at_rest_are_frozen(sho
     routes.now += 20
     routes.questions.clear()
     look()
+    assert rings_by_itself(ground), "whether it is at rest, and whether calls go on, is looked at again"
     assert routes.questions[0] == "all"
     assert set(routes.questions[1:]) == {"id-resting"}
     with ground.database.read() as session:

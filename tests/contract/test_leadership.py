@@ -27,7 +27,7 @@ from modelyard.run.settings import load_settings
 from modelyard.runtime.routes import RouteState
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.database import Database, sqlite_url
-from modelyard.store.doorbell import Doorbell
+from modelyard.store.doorbell import INSTANCES, Doorbell
 from modelyard.store.tables import InstanceRow
 
 LEAD = """
@@ -147,8 +147,10 @@ def test_what_a_runner_that_is_gone_ran_is_stopped_without_a_back_off_and_starts
     with ground.database.write() as session:
         session.get_one(InstanceRow, "app-v-iris").state = state
     workers = Workers()
-    Reconciler(ground.database, ground.runtime, ground.routes, ground.instances, ground.lifecycle, workers, time.time).step()
+    seen = ground.database.bell.count(INSTANCES)
+    Reconciler(ground.database, ground.runtime, ground.routes, ground.instances, ground.lifecycle, workers, time.time, 0.1).step()
     workers.close()
+    assert ground.database.bell.wait(INSTANCES, seen, DEADLINE_S) > seen, "it looks again whether all is done"
     with ground.database.read() as session:
         row = session.get_one(InstanceRow, "app-v-iris")
         assert (row.state, row.reason, row.crashes, row.next_start_at) == (InstanceState.STOPPED, ExitReason.RUNNER_GONE, 0, 0.0)

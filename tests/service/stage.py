@@ -30,7 +30,7 @@ from modelyard.bus.local import LocalBus
 from modelyard.domain.accounts import ALL_SCOPES, Role
 from modelyard.domain.api_keys import ApiKey, new_key
 from modelyard.run.process import Process
-from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.service import REST_S, Kernel, Loop, Service
 from modelyard.run.settings import load_settings
 from modelyard.store import accounts, catalog, doorbell
 from modelyard.store.account_tables import AccountRow, ApiKeyRow, PasswordRow
@@ -49,7 +49,7 @@ from upload_service.service import builder_role, upload
 
 ORIGIN = "http://localhost:8080"
 APP = b"from flask import Flask\napp = Flask(__name__)\n"
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 T = TypeVar("T")
 CHEAP = Cost(memory_kib=8, passes=1, lanes=1)
@@ -143,7 +143,7 @@ class Stage:
             inference(self._kernel("inference"), self.bus),
             self.auth.service,
             Service("gateway", "gateway", mounts={"/m/": Guarded(echo, Action.PREDICT)}),
-            Service("relay", loops=[Loop("relay", relay.step, doorbell.OUTBOX, 1.0)]),
+            Service("relay", loops=[Loop("relay", relay.step, doorbell.OUTBOX, REST_S, follows_rows=True)]),
         ]
 
     def _kernel(self, service: str) -> Kernel:
