@@ -14,7 +14,7 @@ from modelyard.domain.ids import instance_name
 from modelyard.domain.states import ExitReason, InstanceState, VersionState
 from modelyard.runtime.probe import NeverReadyError, ProbeStoppedError, wait_ready
 from modelyard.runtime.routes import Activated, Route, RouteRemoved, Routes, RouteState
-from modelyard.runtime.runtime import ActualState, InstanceSpec, NoSuchInstanceError, Role, Runtime, StartError
+from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, Listener, NoSuchInstanceError, Role, Runtime, StartError
 from modelyard.store import catalog
 from modelyard.store.catalog import ModelFact, ServingVersion, VersionFact
 from modelyard.store.database import Database
@@ -138,18 +138,38 @@ class Lifecycle:
         self._runtime.forget_logs(name)
         self._instances.retire(fact)
 
+    def put_down(self, fact: VersionFact) -> None:
+        """End what runs otherwise than its row says: nobody is starting it, or others started it; the caller holds the model."""
+        self.cool(ModelFact(fact.model_id, fact.owner, fact.name))
+        self._end(fact, ExitReason.RUNNER_GONE, 0)
+
+    def set_right(self, fact: VersionFact, *, frozen: bool) -> None:
+        """Let it stand still or go on, as its row says; the caller holds the model."""
+        act = self._runtime.freeze if frozen else self._runtime.thaw
+        with suppress(NoSuchInstanceError):
+            act(instance_name(fact.version_id))
+
+    def make_anew(self, version_id: str) -> None:
+        """Make what a call would start, where others took it away; the caller holds the model."""
+        with self._database.read() as session:
+            version = catalog.ready_version(session, version_id)
+        if version is not None:
+            self._runtime.create(_spec(version))
+
     def _is_up(self, version: ServingVersion) -> bool:
         """Whether what the row says runs does so: the reconciler may not have seen yet that it ended, or ended with its runner."""
         name = instance_name(version.version_id)
         actual = next((each for each in self._runtime.actual() if each.name == name), None)
-        if actual is None:
-            self._instances.stopped(_fact(version), ExitReason.RUNNER_GONE)
-            return False
-        if actual.state is ActualState.EXITED:
+        if actual is not None and has_crashed(actual):
             reason = actual.reason or ExitReason.CRASHED
             self._lead(version, RouteState.COLD)
             wait_s = self._instances.crashed(_fact(version), reason, actual.detail)
             raise failed(reason, actual.detail, wait_s)
+        if actual is None or not still_runs(actual, self._instances.where(version).start):
+            self._end(_fact(version), ExitReason.RUNNER_GONE, 0)
+            return False
+        if actual.state is ActualState.FROZEN:
+            self._runtime.thaw(name)  # frozen by others: where it is so by its row, it is thawed twice, which changes nothing
         return True
 
     def _close(self, version: ServingVersion) -> bool:
@@ -176,9 +196,9 @@ class Lifecycle:
         self._routes.apply([led])
         return led
 
-    def _end(self, fact: VersionFact, reason: ExitReason) -> None:
+    def _end(self, fact: VersionFact, reason: ExitReason, grace_s: float | None = None) -> None:
         with suppress(NoSuchInstanceError):  # it never ran here, or ended with the runner before
-            self._runtime.stop(instance_name(fact.version_id), self._grace_s)
+            self._runtime.stop(instance_name(fact.version_id), self._grace_s if grace_s is None else grace_s)
         self._instances.stopped(fact, reason)
 
     def _given_up(self, version: ServingVersion, phase: Phase) -> Callable[[], bool]:
@@ -199,11 +219,10 @@ class Lifecycle:
     def _boot(self, version: ServingVersion, phase: Phase) -> dict[str, float] | None:
         """How long each part of the start took; None where the version serves no more: deleted, or another took its place."""
         name = instance_name(version.version_id)
-        spec = InstanceSpec(name, Role.APP, version.version_id, version.reference, version.plan, f"{version.owner}/{version.name}")
         marks = [time.monotonic()]
         try:
             phase("create")
-            self._runtime.create(spec)
+            self._runtime.create(_spec(version))
             start = self._runtime.start(name)
             marks.append(time.monotonic())
             phase("boot")
@@ -234,3 +253,18 @@ class Lifecycle:
 
 def _fact(version: ServingVersion) -> VersionFact:
     return VersionFact(version.version_id, version.model_id, version.owner, version.name, version.number, VersionState.READY)
+
+
+def still_runs(actual: Actual, start: int) -> bool:
+    """Whether this is the start that a row tells of, and it is alive."""
+    return actual.state in {ActualState.RUNNING, ActualState.FROZEN} and actual.start == start
+
+
+def has_crashed(actual: Actual) -> bool:
+    """Whether it ended by its own fault, not with what carried it nor by others' hands."""
+    return actual.state is ActualState.EXITED and actual.reason is not ExitReason.RUNNER_GONE
+
+
+def _spec(version: ServingVersion) -> InstanceSpec:
+    label, listens = f"{version.owner}/{version.name}", Listener(version.host, version.port) if version.port else None
+    return InstanceSpec(instance_name(version.version_id), Role.APP, version.version_id, version.reference, version.plan, label, listens)

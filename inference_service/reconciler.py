@@ -12,10 +12,10 @@ import structlog
 
 from inference_service import repository
 from inference_service.instances import Instances
-from inference_service.lifecycle import Lifecycle
+from inference_service.lifecycle import Lifecycle, has_crashed, still_runs
 from inference_service.workers import Workers
 from modelyard.domain.ids import instance_name
-from modelyard.domain.states import ExitReason, VersionState
+from modelyard.domain.states import ExitReason, InstanceState, VersionState
 from modelyard.runtime.routes import Routes
 from modelyard.runtime.runtime import Actual, ActualState, Role, Runtime
 from modelyard.store import catalog, doorbell
@@ -27,6 +27,9 @@ DRAIN_S = 30.0
 """The longest that calls in flight hold up the end of what they call."""
 OVERLAP_S = 10.0
 """A change is looked for in so much of the time before the last look too: its writer's clock may be slow, or its commit late."""
+
+LOOKS_AFTER_S = 10.0
+"""The longest that what runs for no version is left alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +63,8 @@ class Reconciler:
         self._again_s = again_s
         self._draining: dict[str, float] = {}
         self._looked_at = clock()
+        self._looked_after: set[str] = set()
+        self._looked_after_at = 0.0
 
     def step(self) -> bool:
         """Look once."""
@@ -84,27 +89,35 @@ class Reconciler:
             # Whoever holds the model, or still calls it, need not ring when that is over.
             self._database.bell.ring_in(doorbell.INSTANCES, self._again_s)
         for row, fact in differing:
-            self._reconcile(row, fact, actual.get(row.name))
+            self._reconcile(row, fact)
         for fact in deleted:
             self._workers.begin(fact.model_id, partial(self._retire, fact))
-        self._remove_strangers([each for each in actual.values() if facts.get(each.name) is None])
+        self._look_after([each for each in actual.values() if facts.get(each.name) is None])
         if is_any_over:
             self._forget_retired()
         return False
 
-    def _reconcile(self, row: InstanceRow, fact: VersionFact, actual: Actual | None) -> None:
+    def _reconcile(self, row: InstanceRow, fact: VersionFact) -> None:
         with self._lifecycle.held(row.model_id, wait=False) as got:
             # Somebody who holds the model is about to change it; the next look sees what became of it.
             if not got or not self._is_still(row):
                 return
-            if actual is None:
-                self._lifecycle.cool(_model(fact))
-                self._instances.stopped(fact, ExitReason.RUNNER_GONE)
-            elif actual.state is ActualState.EXITED:
+            # Read again, now that nobody changes it: it may be of a later start than the row that was read before.
+            actual = next((each for each in self._runtime.actual() if each.name == row.name), None)
+            if actual is not None and has_crashed(actual):
                 self._lifecycle.cool(_model(fact))
                 self._instances.crashed(fact, actual.reason or ExitReason.CRASHED, actual.detail)
+            elif actual is None or row.state == InstanceState.STARTING or not still_runs(actual, row.start):
+                self._lifecycle.put_down(fact)
+            elif _stands_still(row) != (actual.state is ActualState.FROZEN):
+                self._lifecycle.set_right(fact, frozen=_stands_still(row))
             elif not row.wanted:
                 self._workers.begin(fact.model_id, partial(self._replace, fact))
+
+    def _make_anew(self, fact: VersionFact) -> None:
+        with self._lifecycle.held(fact.model_id, wait=False) as got:
+            if got:
+                self._lifecycle.make_anew(fact.version_id)
 
     def _replace(self, fact: VersionFact) -> None:
         with self._lifecycle.held(fact.model_id, wait=True):
@@ -146,13 +159,25 @@ class Reconciler:
             self._draining.pop(fact.version_id, None)
         return drained
 
-    def _remove_strangers(self, unknown: Sequence[Actual]) -> None:
-        if not unknown:
+    def _look_after(self, others: Sequence[Actual]) -> None:
+        """Remove what no version needs, and make anew what others took away from one that is ready.
+
+        There may be thousands that wait to be called: their rows are read when there is another one, and now and then.
+        """
+        names = {each.name for each in others if each.state is not ActualState.GONE}
+        is_due = names != self._looked_after or time.monotonic() - self._looked_after_at > LOOKS_AFTER_S or len(names) < len(others)
+        if not is_due:
             return
+        self._looked_after, self._looked_after_at = names, time.monotonic()
         with self._database.read() as session:
-            strangers = [each for each in unknown if catalog.version_fact(session, each.version_id) is None]
-        for each in strangers:
-            self._runtime.remove(each.name)
+            facts = catalog.version_facts(session, [each.version_id for each in others])
+        for each in others:
+            fact = facts.get(each.version_id)
+            if fact is None or fact.state is VersionState.DELETED:
+                self._runtime.remove(each.name)
+            elif each.state is ActualState.GONE and fact.state is VersionState.READY:
+                self._database.bell.ring_in(doorbell.INSTANCES, self._again_s)
+                self._workers.begin(fact.model_id, partial(self._make_anew, fact))
 
     def _forget_retired(self) -> None:
         with self._database.write() as session:
@@ -167,7 +192,13 @@ class Reconciler:
 
 def _differs(row: InstanceRow, actual: Actual | None) -> bool:
     """Whether there may be something to do for what runs; nearly always there is not, and nothing more is asked."""
-    return actual is None or actual.state is ActualState.EXITED or not row.wanted
+    if actual is None or row.state == InstanceState.STARTING or not row.wanted or not still_runs(actual, row.start):
+        return True
+    return _stands_still(row) != (actual.state is ActualState.FROZEN)
+
+
+def _stands_still(row: InstanceRow) -> bool:
+    return row.state == InstanceState.FROZEN
 
 
 def _model(fact: VersionFact) -> ModelFact:

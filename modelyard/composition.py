@@ -3,16 +3,20 @@
 import ipaddress
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from modelyard.bus.bus import Bus
-from modelyard.domain.errors import Conflict, Invalid
+from modelyard.domain.errors import Conflict, Invalid, Unavailable
 from modelyard.domain.ids import Digest
 from modelyard.run.resources import builtin_digest, demo_digest
 from modelyard.run.service import REST_S, Kernel, Loop, Service
 from modelyard.run.settings import Settings
+from modelyard.runtime.docker_options import DockerOptions
+from modelyard.runtime.engine_names import yard_of
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
-from modelyard.runtime.runtime import Report, Runtime
+from modelyard.runtime.runtime import Report, Role, Runtime
 from modelyard.runtime.sandbox import Bubblewrap
 from modelyard.runtime.trusted import Trusted
 from modelyard.store import doorbell
@@ -22,7 +26,10 @@ from modelyard.store.doorbell import Doorbell
 from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.web.credentials import Credentials
 from upload_service.builders import Builder
-from upload_service.service import process_builder
+from upload_service.service import docker_builder, process_builder
+
+if TYPE_CHECKING:
+    from modelyard.runtime.docker import DockerRuntime
 
 PRUNE_EVERY_S = 3600.0
 
@@ -35,8 +42,18 @@ def make_kernel(settings: Settings) -> Kernel:
     return Kernel(settings, database, blobs, bell, time.time)
 
 
-def make_runtime(settings: Settings, bell: Doorbell) -> tuple[Runtime, Report]:
-    """The process runtime of this machine, in the sandbox where there is one, unless uploads are trusted; and what the sandbox is like here."""
+def make_runtime(settings: Settings, bell: Doorbell, roles: Collection[Role] = tuple(Role)) -> tuple[Runtime, Report]:
+    """The runtime that the settings name, and what it is like here.
+
+    Args:
+        roles: What this process acts on. Where that is everything, no other process is there to look after what it started: then
+            containers end with it, as processes do anyway.
+
+    Raises:
+        Unavailable: `engine_unusable`, pairs of containers cannot be started here.
+    """
+    if settings.runtime == "docker":
+        return _docker(settings, bell, roles)
     folders = RuntimeFolders(settings.data / "apps", settings.data / "environments", settings.data / "output", settings.data / "weights")
     sandboxed = ProcessRuntime(folders, Bubblewrap(), on_change=lambda _name: bell.ring(doorbell.INSTANCES))
     report = sandboxed.probe()
@@ -47,14 +64,21 @@ def make_runtime(settings: Settings, bell: Doorbell) -> tuple[Runtime, Report]:
 
 
 def make_builder(kernel: Kernel, runtime: Runtime, report: Report) -> Builder:
-    """The builder for this runtime; versions share environments where no app can write into one."""
+    """The builder for this runtime; versions share environments where no app can write into one.
+
+    Raises:
+        Unavailable: `engine_away`.
+    """
     settings = kernel.settings
+    if settings.runtime == "docker":
+        return docker_builder(kernel, runtime, yard_of(settings.data))
     shared = report.usable and not settings.trust_uploads
     return process_builder(kernel, runtime, settings.data / "apps", settings.data / "environments", shared=shared)
 
 
-def admission(settings: Settings, report: Report) -> Callable[[Digest], None]:
-    """What may run here: everything in a sandbox or where uploads are trusted; else the bundled apps alone."""
+def admission(settings: Settings) -> Callable[[Digest], None]:
+    """What may run here: everything in a container, in a sandbox or where uploads are trusted; else the bundled apps alone."""
+    report = Report(usable=True, name="docker") if settings.runtime == "docker" else Bubblewrap().probe()
 
     def admit(digest: Digest) -> None:
         if report.usable or settings.trust_uploads or digest == demo_digest():
@@ -68,6 +92,42 @@ def admission(settings: Settings, report: Report) -> Callable[[Digest], None]:
         )
 
     return admit
+
+
+def docker_runtime(settings: Settings, on_change: Callable[[str], None], roles: Collection[Role]) -> "DockerRuntime":
+    """The runtime of containers over the engine of the settings, whether or not that answers.
+
+    Raises:
+        Invalid: `client_missing`.
+    """
+    if find_spec("docker") is None:
+        raise Invalid("client_missing", "The library docker is not installed.", "Run: pip install 'modelyard[docker]'")
+    from modelyard.runtime.docker import DockerRuntime  # noqa: PLC0415 - its library is there only where an engine is
+    from modelyard.runtime.docker_engine import DockerEngine  # noqa: PLC0415 - as above
+
+    told = settings.docker
+    options = DockerOptions(
+        yard=yard_of(settings.data),
+        output=settings.data / "output",
+        inlet_image=told.inlet_image,
+        volume=told.sockets_volume,
+        seen_at=told.sockets_at,
+        weights=settings.data / "weights",
+        weights_at=(told.data_at or settings.data) / "weights",
+        warm_inlets=told.warm_inlets,
+        roles=roles,
+        outlived=set(roles) != set(Role),
+    )
+    return DockerRuntime(DockerEngine(told.url), options, on_change=on_change)
+
+
+def _docker(settings: Settings, bell: Doorbell, roles: Collection[Role]) -> tuple[Runtime, Report]:
+    runtime = docker_runtime(settings, lambda _name: bell.ring(doorbell.INSTANCES), roles)
+    report = runtime.probe()
+    if not report.usable:
+        runtime.close()
+        raise Unavailable("engine_unusable", f"Apps cannot run in containers here: {report.why}", report.mend, retry_after_s=5)
+    return runtime, report
 
 
 def relaying(kernel: Kernel, bus: Bus) -> Service:

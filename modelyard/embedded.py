@@ -104,7 +104,7 @@ def started(settings: Settings) -> Iterator[Running]:
 
 
 def make_runtime(settings: Settings) -> Runtime:
-    """The process runtime of this machine: in the sandbox where there is one, unless uploads are trusted."""
+    """The runtime that the settings name, as this machine has it."""
     return composition.make_runtime(settings, Doorbell())[0]
 
 
@@ -156,7 +156,7 @@ class _House:
         run = runner(kernel, runtime, routes)
         door: FrontDoor[Principal] = FrontDoor(routes, run.activation, admitting(settings.models.builtin), DoorSettings())
         services = [
-            upload(kernel, builder, admission(settings, report)),
+            upload(kernel, admission(settings)),
             builder_role(kernel, builder, alone=True),
             inference(kernel, bus),
             run.service,

@@ -18,6 +18,7 @@ from inference_service.leadership import Leadership
 from inference_service.service import inference, runner_apart
 from modelyard.composition import admission, knowing, make_builder, make_runtime, relaying
 from modelyard.run.service import Kernel, Service
+from modelyard.runtime.runtime import Role as RuntimeRole
 from modelyard.web import entering
 from modelyard.web.access import Action, Asgi, Guarded, Principal
 from modelyard.web.app import Health, create_app
@@ -91,16 +92,16 @@ def _auth(parts: Parts) -> Composed:
 
 def _upload(parts: Parts) -> Composed:
     kernel = parts.kernel
-    runtime, report = make_runtime(kernel.settings, kernel.bell)
-    builder = make_builder(kernel, runtime, report)
-    ending = [Service("tools", close=builder.close), Service("runtime", close=runtime.close)]
-    return _called(parts, upload(kernel, builder, admission(kernel.settings, report)), relaying(kernel, parts.bus), *ending)
+    return _called(parts, upload(kernel, admission(kernel.settings)), relaying(kernel, parts.bus))
 
 
 def _builder(parts: Parts) -> Composed:
     kernel = parts.kernel
-    runtime, report = make_runtime(kernel.settings, kernel.bell)
-    made = builder_role(kernel, make_builder(kernel, runtime, report), alone=False)
+    with ExitStack() as undone:
+        runtime, report = make_runtime(kernel.settings, kernel.bell, [RuntimeRole.VERIFY])
+        undone.callback(runtime.close)
+        made = builder_role(kernel, make_builder(kernel, runtime, report), alone=False)
+        undone.pop_all()
     return _silent(parts, made, relaying(kernel, parts.bus), Service("runtime", close=runtime.close))
 
 
@@ -117,7 +118,7 @@ def _runner(parts: Parts) -> Composed | None:
         return None
     with ExitStack() as undone:
         undone.callback(leadership.close)
-        runtime, _ = make_runtime(kernel.settings, kernel.bell)
+        runtime, _ = make_runtime(kernel.settings, kernel.bell, [RuntimeRole.APP])
         undone.callback(runtime.close)
         made = runner_apart(kernel, runtime, parts.folder, leadership, parts.stop)
         undone.pop_all()

@@ -12,6 +12,7 @@ from modelyard.domain.errors import ModelyardError, Unavailable
 from modelyard.domain.ids import Digest
 from modelyard.run import metrics
 from modelyard.run.tracing import Kind, caused
+from modelyard.runtime.engine import EngineAway
 from modelyard.store.blobs import Blobs
 from upload_service.build_log import BuildLogs
 from upload_service.builders import BuildCancelledError, Builder, BuildError, Source
@@ -41,7 +42,11 @@ class Builds:
         self._renew_every_s = renew_every_s
 
     def step(self) -> bool:
-        """Run one build; False where none waits."""
+        """Run one build; False where none waits.
+
+        Raises:
+            EngineAway: The build was given back; the next try may wait.
+        """
         build = self._claims.claim()
         if build is None:
             return False
@@ -59,10 +64,12 @@ class Builds:
         except BuildError as error:
             run(f"failed: {error} {error.mend}")
             self._claims.fail(build, error, run.seconds)
-        except (BuildCancelledError, Unavailable):
-            # The database was away, say: that is no fault of the app, and the build is tried again.
+        except (BuildCancelledError, Unavailable) as error:
+            # The database was away, or the engine: that is no fault of the app, and the build is tried again.
             log.info("build given back", build=build.id)
             self._claims.give_back(build)
+            if isinstance(error, EngineAway):
+                raise
             return "given_back"
         except ModelyardError as error:
             run(f"failed: {error.message} {error.mend}")

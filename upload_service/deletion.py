@@ -1,4 +1,4 @@
-"""Deletes versions: marked at once, and removed once the runner has ended what ran of them."""
+"""Marks versions as deleted, tells how far their removal has come, and forgets what was purged."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from modelyard.domain.errors import Conflict, NotFound
 from modelyard.domain.events import ModelDeleted
 from modelyard.domain.ids import Digest
-from modelyard.domain.states import BuildState, VersionState
+from modelyard.domain.states import VersionState
 from modelyard.store import audit, catalog, doorbell, outbox
 from modelyard.store.audit import Actor
 from modelyard.store.blobs import Blobs
@@ -17,10 +17,8 @@ from modelyard.store.database import Database, lock_key, ring_after_commit
 from modelyard.store.tables import BuildLogRow, BuildRow, ModelRow, VersionRow
 from modelyard.web.access import Principal
 from upload_service import repository
-from upload_service.builders import Builder
 
-TURN = "delete"
-LOOK_AGAIN_S = 1.0
+TURN = "forget"
 PURGE_AFTER_S = 60.0
 """A purged version's row stays this long, so that whoever waits for its deletion sees its end."""
 
@@ -39,16 +37,15 @@ class Deletion:
 
 
 class Deletions:
-    """Marks versions as deleted, and removes their files.
+    """Marks versions as deleted; their files are the builder's to remove (`removal.py`).
 
     Args:
         clock: Seconds since 1970.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, builder: Builder, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, blobs: Blobs, clock: Callable[[], float]) -> None:
         self._database = database
         self._blobs = blobs
-        self._builder = builder
         self._clock = clock
 
     def delete_version(self, caller: Principal, version_id: str, actor: Actor, *, purge: bool) -> Deletion:
@@ -103,24 +100,12 @@ class Deletions:
             return Deletion(deletion_id, model.owner, model.name, version_ids, done, freed, kept)
 
     def step(self) -> bool:
-        """Remove what is marked and no longer runs, unless another process does; True where something was."""
+        """Forget what was purged a while ago, unless another process does; there is never more to do at once."""
         with self._database.read() as session:
-            is_any_marked = bool(catalog.deleting(session))
-            if not is_any_marked and session.scalars(self._over().limit(1)).first() is None:
-                return False
-        if is_any_marked:
-            # Whoever has the turn may die before these are removed, and nothing rings then.
-            self._database.bell.ring_in(doorbell.INSTANCES, LOOK_AGAIN_S)
-        if not self._database.holds(TURN):
-            return False
-        with self._database.read() as session:
-            waiting = [version_id for version_id in catalog.deleting(session) if self._is_idle(session, version_id)]
             is_any_over = session.scalars(self._over().limit(1)).first() is not None
-        for version_id in waiting:
-            self._remove(version_id)
-        if is_any_over:
+        if is_any_over and self._database.holds(TURN):
             self._forget_purged()
-        return bool(waiting)
+        return False
 
     def _mark(
         self,
@@ -154,43 +139,8 @@ class Deletions:
         session.flush()
         for version in sorted(kept, key=lambda each: each.sha256):  # two models may share several zips, and be purged at once
             lock_key(session, version.sha256)
-            alone = not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True)
+            alone = not repository.others(session, version, VersionRow.sha256 == version.sha256, kept=True)
             version.freed_bytes = self._blobs.delete(Digest(version.sha256)) if alone else 0
-
-    def _is_idle(self, session: Session, version_id: str) -> bool:
-        held = select(BuildRow.id).where(BuildRow.version_id == version_id, BuildRow.state == BuildState.RUNNING)
-        return catalog.is_retired(session, version_id) and session.scalars(held.limit(1)).first() is None
-
-    def _remove(self, version_id: str) -> None:
-        freed = self._builder.remove_code(version_id)
-        with self._database.write() as session:
-            found = repository.lock_version(session, version_id, None)
-            if found is None or found[1].state != VersionState.DELETING:
-                return
-            model, version = found
-            # Counted and removed under their locks: whoever takes a reference does so under it, before looking for the files.
-            if version.reference:
-                lock_key(session, version.reference)
-            if version.reference and not self._others(session, version, VersionRow.reference == version.reference):
-                freed += self._builder.remove(version.reference)
-            lock_key(session, version.sha256)
-            if version.purge and not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
-                freed += self._blobs.delete(Digest(version.sha256))
-            version.freed_bytes, version.reference = freed + (version.freed_bytes or 0), None
-        self._builder.sweep()  # what was renamed away goes now, when nobody waits for the transaction
-        with self._database.write() as session:
-            repository.move(session.get_one(VersionRow, version_id), VersionState.DELETED, self._clock())
-            ring_after_commit(session, doorbell.model_channel(model.id), doorbell.INSTANCES)
-
-    def _others(self, session: Session, version: VersionRow, same: object, *, kept: bool = False) -> int:
-        alike = select(func.count()).select_from(VersionRow).where(same, VersionRow.id != version.id)  # type: ignore[arg-type]
-        # A deleted version that was not purged keeps its zip, and nothing else.
-        alike = (
-            alike.where((VersionRow.state != VersionState.DELETED) | ~VersionRow.purge)
-            if kept
-            else alike.where(VersionRow.state != VersionState.DELETED)
-        )
-        return session.scalar(alike) or 0
 
     def _over(self) -> Select[VersionRow]:
         """Purged versions of which nobody waits to see the end any more."""
@@ -202,7 +152,7 @@ class Deletions:
             for version in session.scalars(self._over()):
                 repository.lock_version(session, version.id, None)
                 lock_key(session, version.sha256)
-                if not self._others(session, version, VersionRow.sha256 == version.sha256, kept=True):
+                if not repository.others(session, version, VersionRow.sha256 == version.sha256, kept=True):
                     self._blobs.delete(Digest(version.sha256))
                 for build in session.scalars(select(BuildRow).where(BuildRow.version_id == version.id)):
                     for line in session.scalars(select(BuildLogRow).where(BuildLogRow.build_id == build.id)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from modelyard.domain.ids import instance_name
 from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
-from modelyard.runtime.runtime import InstanceSpec, Role, Runtime
+from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime
 from upload_service import image_launcher, image_recipes, install_program
 from upload_service.archive import read_archive
 from upload_service.base_image import BaseImages
@@ -103,9 +103,9 @@ class DockerBuilder:
     def settle(self, source: Source, built: Built, boot: Boot, plan: Plan, log: Log) -> str | None:
         """The pair that a call starts, created and not started."""
         log.check()
-        name = instance_name(source.version_id)
+        name, listens = instance_name(source.version_id), Listener(boot.host, boot.port)
         told = plan.model_copy(update={"port": boot.port})
-        self._runtime.create(InstanceSpec(name, Role.APP, source.version_id, built.reference, told, source.label))
+        self._runtime.create(InstanceSpec(name, Role.APP, source.version_id, built.reference, told, source.label, listens))
         return next((each.container_id for each in self._runtime.actual() if each.name == name), None)
 
     def serve(self, label: str, version_id: str | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain import causes
@@ -169,3 +169,14 @@ def share(session: Session, model: ModelRow, *, public: bool, users: Iterable[st
 
 def _versions(sees: str | None) -> Select[ModelRow, VersionRow]:
     return select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(owned_by(ModelRow.owner, sees))
+
+
+def others(session: Session, version: VersionRow, same: ColumnElement[bool], *, kept: bool = False) -> int:
+    """How many other versions have the same, as files that they share are counted; the caller holds the lock on what is shared.
+
+    Args:
+        kept: Whether it is the zip, which a deleted version that was not purged keeps: it keeps nothing else.
+    """
+    alike = select(func.count()).select_from(VersionRow).where(same, VersionRow.id != version.id)
+    alive = (VersionRow.state != VersionState.DELETED) | ~VersionRow.purge if kept else VersionRow.state != VersionState.DELETED
+    return session.scalar(alike.where(alive)) or 0

@@ -22,6 +22,7 @@ from upload_service.own_models import OwnModels
 from upload_service.pages import pages
 from upload_service.process_builder import ProcessBuilder
 from upload_service.receive import Receive
+from upload_service.removal import Removals
 from upload_service.routes import Doors, routes
 from upload_service.sharing import Sharing
 from upload_service.sweeper import Sweeper
@@ -45,15 +46,28 @@ def process_builder(kernel: Kernel, runtime: Runtime, apps: Path, environments: 
     )
 
 
-def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) -> Service:
-    """The upload role: receives and checks zips, shows models and builds, deletes, sweeps orphans."""
+def docker_builder(kernel: Kernel, runtime: Runtime, yard: str) -> Builder:
+    """The builder for the runtime of containers.
+
+    Raises:
+        Unavailable: `engine_away`.
+    """
+    from upload_service.docker_builder import DockerBuilder  # noqa: PLC0415 - its library is there only where an engine is
+    from upload_service.docker_engine import DockerEngine  # noqa: PLC0415 - as above
+
+    settings, engine = kernel.settings, DockerEngine(kernel.settings.docker.url)
+    return DockerBuilder(engine, runtime, settings.build, yard, folder=settings.data / "builds", cache=settings.data / "uv-cache")
+
+
+def upload(kernel: Kernel, admit: Callable[[Digest], None]) -> Service:
+    """The upload role: receives and checks zips, shows models and builds, takes deletions; it builds and removes nothing."""
     settings, database = kernel.settings, kernel.database
     ceilings = Ceilings(**settings.ceilings.model_dump())
-    deletions = Deletions(database, kernel.blobs, builder, kernel.clock)
+    deletions = Deletions(database, kernel.blobs, kernel.clock)
     logs = BuildLogs(database, kernel.clock)
     lookout = Lookout(database, kernel.bell)
     receive = Receive(
-        database, kernel.blobs, ceilings, admit, builder.runtime_name, settings.quotas, kernel.clock, settings.upload.claim_lease_s
+        database, kernel.blobs, ceilings, admit, settings.runtime, settings.quotas, kernel.clock, settings.upload.claim_lease_s
     )
     own_models = OwnModels(receive, kernel.blobs, WeightsFolder(settings.data / "weights"), settings.models.builtin)
     doors = Doors(
@@ -68,10 +82,8 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
         settings.upload.delete_wait_s,
         settings.upload.stall_s,
     )
-    sweeper = Sweeper(database, kernel.blobs, builder, settings.upload.staging_grace_s)
     loops = [
-        Loop("delete", deletions.step, doorbell.INSTANCES, REST_S, follows_rows=True),
-        Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S),
+        Loop("forget", deletions.step, doorbell.INSTANCES, REST_S, follows_rows=True),
         Loop("lookout", lookout.step, "lookout", REST_S, follows_rows=True),
         Loop("own_models", own_models.step, "own_models", LOOK_EVERY_S),
     ]
@@ -86,7 +98,7 @@ def upload(kernel: Kernel, builder: Builder, admit: Callable[[Digest], None]) ->
 
 
 def builder_role(kernel: Kernel, builder: Builder, *, alone: bool) -> Service:
-    """The builder role: claims builds and runs them; it answers nobody.
+    """The builder role: claims builds and runs them, removes what was deleted, sweeps orphans; it answers nobody.
 
     Args:
         alone: No other builder can be alive, so that the leases of a dead one end at once.
@@ -98,5 +110,11 @@ def builder_role(kernel: Kernel, builder: Builder, *, alone: bool) -> Service:
     builds = Builds(
         claims, builder, kernel.blobs, BuildLogs(kernel.database, kernel.clock), kernel.stopping.is_set, min(lease_s / 3, LOOK_EVERY_S)
     )
-    loop = Loop("builds", builds.step, doorbell.BUILDS, REST_S, threads=kernel.settings.build.concurrency, follows_rows=True)
-    return Service("builder", loops=[loop], close=builder.close)
+    removals = Removals(kernel.database, kernel.blobs, builder, kernel.clock)
+    sweeper = Sweeper(kernel.database, kernel.blobs, builder, kernel.settings.upload.staging_grace_s)
+    loops = [
+        Loop("builds", builds.step, doorbell.BUILDS, REST_S, threads=kernel.settings.build.concurrency, follows_rows=True),
+        Loop("delete", removals.step, doorbell.INSTANCES, REST_S, follows_rows=True),
+        Loop("sweep", sweeper.step, "sweep", SWEEP_EVERY_S),
+    ]
+    return Service("builder", loops=loops, close=builder.close)

@@ -18,9 +18,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from modelyard.bus.settings import KafkaSettings
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB
 from modelyard.run.otlp import OtelSettings
+from modelyard.runtime.settings import DockerSettings
 from modelyard.weights.settings import ModelsSettings
 
 # At most 200 characters: a label and a dot come before it. The last part has a letter, else it would read as an address.
@@ -98,15 +100,6 @@ class RunSettings(_Part):
     """Seconds between two looks whether anything was committed that nobody rang for, and between two looks at an instance that is to end."""
 
 
-class KafkaSettings(_Part):
-    """Where Kafka is, for `bus = "kafka"`."""
-
-    bootstrap: str = Field(default="localhost:9092", min_length=3)
-    """`host:port`, several separated by commas."""
-    replication: int = Field(default=1, ge=1)
-    """How many brokers keep each record of the topics that Modelyard makes."""
-
-
 class AuthSettings(_Part):
     """Accounts and what they are given."""
 
@@ -177,6 +170,8 @@ class Settings(BaseSettings):
     """Seconds that a start waits for a database that does not answer yet."""
     bus: Literal["local", "kafka"] = "local"
     """How events travel: in the database of the one process, or over Kafka between several."""
+    runtime: Literal["process", "docker"] = "process"
+    """How apps run: as sandboxed processes of this machine, or as containers of an engine."""
     trust_uploads: bool = False
     """Run uploads without a sandbox; only for code that is your own."""
     log_level: str = "info"
@@ -184,6 +179,7 @@ class Settings(BaseSettings):
     build: BuildSettings = Field(default_factory=BuildSettings)
     run: RunSettings = RunSettings()
     kafka: KafkaSettings = KafkaSettings()
+    docker: DockerSettings = DockerSettings()
     ceilings: CeilingSettings = CeilingSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()

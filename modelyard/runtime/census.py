@@ -37,6 +37,7 @@ class Census:
         self._changed = changed
         self._broken = broken
         self._known: dict[str, Container] = {}
+        self._lost: dict[str, Container] = {}
         self._looking = threading.RLock()
         self._guard = threading.Condition()
         self._away: EngineAway | None = None
@@ -75,6 +76,17 @@ class Census:
         with self._guard:
             return {each.part: each for each in self._known.values() if each.name == name}
 
+    def lost(self) -> list[Container]:
+        """One container of each instance that others removed as a whole."""
+        with self._guard:
+            there = {each.name for each in self._known.values()}
+            return [each for each in self._lost.values() if each.name not in there]
+
+    def drop(self, name: str) -> None:
+        """Forget that an instance was ever there."""
+        with self._guard:
+            self._lost.pop(name, None)
+
     def look(self, container_id: str) -> Container | None:
         """Look at one container now, and keep what was seen; None where it is gone, or not ours."""
         with self._looking:  # one at a time, so that no older look comes after a newer one
@@ -86,6 +98,7 @@ class Census:
             with self._guard:
                 before = self._known.get(seen.id)
                 self._known[seen.id] = seen
+                self._lost.pop(seen.name, None)
                 if self._listening and not seen.runs and before is not None and (before.runs or before.start != seen.start):
                     self.endings.see(seen.id)
             return seen
@@ -148,6 +161,7 @@ class Census:
         for container_id in before.keys() - there:
             self._forget(container_id)
         with self._guard:
+            self._lost |= {each.name: each for each in before.values() if each.id not in there}
             ended = [each for each in before.values() if each.runs and not ((now := self._known.get(each.id)) and now.runs)]
             for each in ended:
                 self.endings.see(each.id)
@@ -165,6 +179,9 @@ class Census:
                 self.endings.signal(container_id)
             case "destroy":
                 self._forget(container_id)
+                if before is not None:
+                    with self._guard:
+                        self._lost[before.name] = before
             case "oom":
                 self._starve(before)
             case "die":

@@ -45,7 +45,7 @@ class DockerRuntime:
         self._on_change = on_change
         self._census = Census(engine, options.yard, self._changed, self._broken)
         self._volume = SocketsVolume(engine, options.volume, options.yard, options.seen_at)
-        self._pairs = Pairs(engine, self._census, self._volume, options.yard, options.inlet_image)
+        self._pairs = Pairs(engine, self._census, self._volume, options)
         self._inlets = Inlets(engine, self._census, self._volume, self._pairs)
         self._outputs = Outputs(engine, options.output)
         self._still = Standstill(engine)
@@ -125,6 +125,7 @@ class DockerRuntime:
                 if each is not None:
                     self._engine.remove(each.id)
                     self._census.look(each.id)
+            self._census.drop(name)
             self._warm.take(name)
             self._pairs.forget(name)
             if there:
@@ -170,7 +171,8 @@ class DockerRuntime:
         pairs: defaultdict[str, dict[str, Container]] = defaultdict(dict)
         for each in self._census.all():
             pairs[each.name][each.part] = each
-        return [self._actual(name, parts) for name, parts in sorted(pairs.items())]
+        lost = [Actual(each.name, each.role, each.version_id, ActualState.GONE, 0) for each in self._census.lost()]
+        return [self._actual(name, parts) for name, parts in sorted(pairs.items())] + lost
 
     def logs(self, name: str, limit_bytes: int = 65536) -> bytes:
         """See `Runtime.logs`."""
@@ -194,7 +196,7 @@ class DockerRuntime:
         some = app or next(iter(parts.values()))
         known = (name, some.role, some.version_id)
         if app is None:
-            return Actual(*known, ActualState.EXITED, 0, ExitReason.RUNNER_GONE, "its container is gone")
+            return Actual(*known, ActualState.GONE, 0)
         if app.runs and inlet is not None and inlet.runs:
             if known[1] in self._options.roles and not self._outputs.follows(name, app.id):
                 self._outputs.adopt(name, app.id)

@@ -43,6 +43,7 @@ class Pair:
         inlet_image: The id of the inlet's image.
         inlet_user: `uid:gid` of the inlet, which owns its folder of the volume.
         folder: That folder as the engine's machine knows it.
+        weights: The folder of the platform's weights there; None: there are none.
     """
 
     spec: InstanceSpec
@@ -50,6 +51,7 @@ class Pair:
     inlet_image: str
     inlet_user: str
     folder: str
+    weights: Path | None = None
 
     @property
     def inlet_name(self) -> str:
@@ -66,7 +68,7 @@ class Pair:
         """Equal for two pairs of which one may stand for the other."""
         # Who builds and who runs make the same pair: the build's own marks are not part of it.
         told = asdict(replace(self.spec, build="", fence=0)) | {"plan": self.spec.plan.model_dump(mode="json")}
-        own = [_FORMAT, self.inlet_image, self.inlet_user, self.folder, told]
+        own = [_FORMAT, self.inlet_image, self.inlet_user, self.folder, str(self.weights), told]
         return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def inlet(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class Pair:
             "NanoCpus": int(limits.cpus * 1e9),
             "PidsLimit": limits.pids + OWN_PROCESSES,
             "Ulimits": _ulimits(nofile=OPEN_FILES, core=0, fsize=LARGEST_FILE_BYTES),
+            "Mounts": self._weights(),
             **_memory(limits.memory_bytes),
         }
         return {
@@ -123,6 +126,14 @@ class Pair:
             "StopTimeout": STOP_WITHIN_S,
             "HostConfig": host,
         }
+
+    def _weights(self) -> list[dict[str, Any]]:
+        if self.weights is None:
+            return []
+        return [
+            {"Type": "bind", "Source": str(self.weights / name), "Target": f"{Layout().weights}/{name}", "ReadOnly": True}
+            for name in self.spec.plan.weights
+        ]
 
     def _labels(self, part: str) -> dict[str, str]:
         spec = self.spec

@@ -5,6 +5,7 @@ import threading
 from modelyard.domain.plan import MIB
 from modelyard.runtime.census import Census
 from modelyard.runtime.container import Container
+from modelyard.runtime.docker_options import DockerOptions
 from modelyard.runtime.engine import Engine, EngineAway, EngineRefusedError, Json
 from modelyard.runtime.engine_names import YARD
 from modelyard.runtime.pair import APP, INLET, Pair, expected
@@ -15,18 +16,13 @@ CONFLICT, NOT_FOUND = 409, 404
 
 
 class Pairs:
-    """What is known of instances by name, and their containers.
+    """What is known of instances by name, and their containers."""
 
-    Args:
-        inlet_image: By tag or id.
-    """
-
-    def __init__(self, engine: Engine, census: Census, volume: SocketsVolume, yard: str, inlet_image: str) -> None:
+    def __init__(self, engine: Engine, census: Census, volume: SocketsVolume, options: DockerOptions) -> None:
         self._engine = engine
         self._census = census
         self._volume = volume
-        self._yard = yard
-        self._inlet_image = inlet_image
+        self._options = options
         self._inlet_id = ""
         self._specs: dict[str, InstanceSpec] = {}
         self._guard = threading.Lock()
@@ -78,6 +74,7 @@ class Pairs:
             app = None
             self._volume.make(name)
             inlet = self._create(pair.inlet_name, pair.inlet())
+        self._make_weights(pair.spec)
         if app is None or app.spec != pair.digest or app.network_of != inlet.id:
             self._discard(app)
             app = self._create(pair.app_name, pair.app(inlet.id))
@@ -90,19 +87,29 @@ class Pairs:
         except EngineAway as error:
             return Report(usable=False, name="docker", why=error.message, mend=error.mend)
         told = {"engine": str(facts["ServerVersion"]), "api": str(facts["version"]["ApiVersion"])}
-        if self._engine.image(self._inlet_image) is None:
-            mend = f"docker build -t {self._inlet_image} gateway/inlet, or: deploy/offline-images/build {self._inlet_image}"
-            return Report(usable=False, name="docker", why=f"there is no image {self._inlet_image}", mend=mend, facts=told)
+        if self._engine.image(self._options.inlet_image) is None:
+            mend = f"docker build -t {self._options.inlet_image} gateway/inlet, or: deploy/offline-images/build {self._options.inlet_image}"
+            return Report(usable=False, name="docker", why=f"there is no image {self._options.inlet_image}", mend=mend, facts=told)
         return Report(usable=True, name="docker", facts=told)
 
     def _pair(self, spec: InstanceSpec) -> Pair:
-        return Pair(spec, self._yard, self._inlet(), self._volume.inlet_user, self._volume.folder(spec.name))
+        options, volume = self._options, self._volume
+        return Pair(spec, options.yard, self._inlet(), volume.inlet_user, volume.folder(spec.name), options.weights_at)
+
+    def _make_weights(self, spec: InstanceSpec) -> None:
+        """The folder of each entry that the app reads: what comes later is seen by a running app."""
+        if self._options.weights is None:
+            return
+        for name in spec.plan.weights:
+            path = self._options.weights / name
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o755)  # the app's own user is to read it, whatever the umask
 
     def _inlet(self) -> str:
         if not self._inlet_id:
-            image = self._engine.image(self._inlet_image)
+            image = self._engine.image(self._options.inlet_image)
             if image is None:
-                raise StartError(f"the engine has no image {self._inlet_image}")
+                raise StartError(f"the engine has no image {self._options.inlet_image}")
             self._inlet_id = str(image["Id"])
         return self._inlet_id
 
@@ -134,7 +141,7 @@ class Pairs:
         found = self._engine.inspect(called)
         if found is None:
             return True
-        if (found["Config"]["Labels"] or {}).get(YARD) != self._yard:
+        if (found["Config"]["Labels"] or {}).get(YARD) != self._options.yard:
             return False
         self._engine.remove(str(found["Id"]))
         self._census.look(str(found["Id"]))

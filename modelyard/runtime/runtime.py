@@ -63,6 +63,8 @@ class ActualState(StrEnum):
     RUNNING = "running"
     FROZEN = "frozen"
     EXITED = "exited"
+    GONE = "gone"
+    """It was made, and others have taken it away: it is to be made anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Named read-only selects for services that do not own the tables they read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Select, select
@@ -10,6 +11,7 @@ from modelyard.domain.states import InstanceState, VersionState
 from modelyard.store.ownership import owned_by
 from modelyard.store.tables import InstanceRow, ModelRow, ShareRow, VersionRow
 
+_AT_ONCE = 500
 _GONE = (VersionState.DELETING, VersionState.DELETED)
 
 
@@ -107,13 +109,18 @@ class VersionFact:
 
 def version_fact(session: Session, version_id: str) -> VersionFact | None:
     """The facts of a version, whatever its state; None where its row is gone."""
-    found = session.execute(
-        select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(VersionRow.id == version_id)
-    ).first()
-    if found is None:
-        return None
-    model, version = found
-    return VersionFact(version.id, model.id, model.owner, model.name, version.number, VersionState(version.state))
+    return version_facts(session, [version_id]).get(version_id)
+
+
+def version_facts(session: Session, version_ids: Sequence[str]) -> dict[str, VersionFact]:
+    """As `version_fact`, of many at once; those whose rows are gone are not among them."""
+    known = select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id)
+    facts: dict[str, VersionFact] = {}
+    for at in range(0, len(version_ids), _AT_ONCE):
+        for model, version in session.execute(known.where(VersionRow.id.in_(version_ids[at : at + _AT_ONCE]))):
+            state = VersionState(version.state)
+            facts[version.id] = VersionFact(version.id, model.id, model.owner, model.name, version.number, state)
+    return facts
 
 
 def instance_state(session: Session, version_id: str) -> InstanceState:

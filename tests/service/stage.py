@@ -138,7 +138,7 @@ class Stage:
     def _services(self) -> list[Service]:
         relay = OutboxRelay(self._kernel("builder").database, self.bus, self.kernel.clock)
         return [
-            upload(self._kernel("upload"), self.builder, lambda _digest: None),  # type: ignore[arg-type]
+            upload(self._kernel("upload"), lambda _digest: None),
             builder_role(self._kernel("builder"), self.builder, alone=True),  # type: ignore[arg-type]
             inference(self._kernel("inference"), self.bus),
             self.auth.service,

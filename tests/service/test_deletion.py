@@ -49,7 +49,7 @@ def test_a_purge_takes_the_zip_and_then_the_rows(stage: Stage) -> None:
     assert stage.blobs() == []
     assert stage.count(VersionRow) == 1, "whoever waits sees its end"
     stage.ahead_s = 61
-    stage.step("delete")
+    stage.step("forget")
     assert [stage.count(table) for table in (ModelRow, VersionRow, BuildRow, BuildLogRow)] == [0, 0, 0, 0]
     again = stage.upload(content=content).json()
     assert (again["version"], again["duplicate"]) == (1, None)
@@ -60,7 +60,7 @@ def test_a_purged_version_s_rows_go_and_its_model_stays_while_it_has_others(stag
     second = stage.ready(content=app_zip("b"))
     stage.delete(f"/models/{first['id']}?purge=true")
     stage.ahead_s = 61
-    stage.step("delete")
+    stage.step("forget")
 
     assert (stage.count(ModelRow), stage.count(VersionRow)) == (1, 1)
     assert stage.http.get("/models/ada/fruit").json()["id"] == second["id"]
@@ -89,7 +89,7 @@ def test_a_purged_model_s_formerly_deleted_versions_lose_their_zips_and_rows(sta
 
     assert (answer["status"], answer["bytes_kept"]) == ("deleted", 0)
     stage.ahead_s = 61
-    stage.step("delete")
+    stage.step("forget")
     assert stage.blobs() == []
     assert [stage.count(table) for table in (ModelRow, VersionRow, BuildRow, BuildLogRow)] == [0, 0, 0, 0]
 
@@ -107,7 +107,7 @@ def test_a_zip_deleted_long_ago_is_gone_once_a_purge_says_deleted(stage: Stage) 
     assert stage.blobs() == []
     assert stage.version(taken["id"]).purge, "whoever waits sees its end"
     stage.ahead_s += 61
-    stage.step("delete")
+    stage.step("forget")
     assert (stage.count(ModelRow), stage.count(VersionRow)) == (0, 0)
 
 
@@ -118,7 +118,8 @@ def test_a_purge_answers_however_long_ago_other_versions_were_deleted(stage: Sta
     stage.ahead_s = 3600
     answer = in_thread(lambda: stage.http.delete("/models/ada/fruit?purge=true"))
     until(lambda: stage.version(second["id"]).state == "deleting", "it is marked")
-    stage.step("delete")  # looks while the runner still ends the serving version
+    stage.step("forget")  # looks while the runner still ends the serving version
+    stage.step("delete")  # as that
     stage.retire(second["id"])
     stage.step("delete")
     told = answer.result(DEADLINE_S)
@@ -134,7 +135,7 @@ def test_a_zip_that_another_model_has_outlives_the_purge_of_what_was_deleted_bef
     stage.ahead_s = 3600
     stage.delete("/models/ada/fruit?purge=true")
     stage.ahead_s += 61
-    stage.step("delete")
+    stage.step("forget")
 
     assert (len(stage.blobs()), stage.http.get("/models/ada/pears").json()["id"]) == (1, left["id"])
 

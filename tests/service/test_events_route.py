@@ -55,7 +55,7 @@ def test_events_of_a_model_that_is_purged_stay_its_owner_s(stage: Stage) -> None
     stage.ready(owner="mia")
     stage.delete("/models/mia/fruit?purge=true")
     stage.ahead_s = 61
-    stage.step("delete")
+    stage.step("forget")
     publish(stage)
 
     told = stage.client(stage.member.text).get("/events").json()["events"]

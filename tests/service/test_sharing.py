@@ -238,6 +238,6 @@ def test_a_shared_model_can_be_purged(stage: Stage) -> None:
     share(stage, users=["mia"])
     stage.delete("/models/ada/fruit?purge=true")
     stage.ahead_s = 61
-    stage.step("delete")
+    stage.step("forget")
 
     assert (stage.count(ModelRow), stage.count(ShareRow)) == (0, 0)
