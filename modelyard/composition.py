@@ -4,6 +4,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from modelyard.runtime.engine_names import yard_of
 from modelyard.runtime.process import ProcessRuntime, RuntimeFolders
 from modelyard.runtime.runtime import Report, Role, Runtime
 from modelyard.runtime.sandbox import Bubblewrap
+from modelyard.runtime.sockets_volume import SocketsVolume
 from modelyard.runtime.trusted import Trusted
 from modelyard.store import doorbell
 from modelyard.store.blobs import FolderBlobs
@@ -26,6 +28,7 @@ from modelyard.store.doorbell import Doorbell
 from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.web.credentials import Credentials
 from upload_service.builders import Builder
+from upload_service.engine_yard import EngineYard
 from upload_service.service import docker_builder, process_builder
 
 if TYPE_CHECKING:
@@ -100,8 +103,7 @@ def docker_runtime(settings: Settings, on_change: Callable[[str], None], roles: 
     Raises:
         Invalid: `client_missing`.
     """
-    if find_spec("docker") is None:
-        raise Invalid("client_missing", "The library docker is not installed.", "Run: pip install 'modelyard[docker]'")
+    _need_client()
     from modelyard.runtime.docker import DockerRuntime  # noqa: PLC0415 - its library is there only where an engine is
     from modelyard.runtime.docker_engine import DockerEngine  # noqa: PLC0415 - as above
 
@@ -119,6 +121,33 @@ def docker_runtime(settings: Settings, on_change: Callable[[str], None], roles: 
         outlived=set(roles) != set(Role),
     )
     return DockerRuntime(DockerEngine(told.url), options, on_change=on_change)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldYard:
+    """This data folder's share of an engine, over a connection of its own."""
+
+    yard: EngineYard
+    close: Callable[[], None]
+
+
+def engine_yard(settings: Settings) -> HeldYard:
+    """What this data folder has in the engine.
+
+    Raises:
+        Invalid: `client_missing`.
+    """
+    _need_client()
+    from upload_service.docker_engine import DockerEngine  # noqa: PLC0415 - its library is there only where an engine is
+
+    told, yard, engine = settings.docker, yard_of(settings.data), DockerEngine(settings.docker.url)
+    sockets = SocketsVolume(engine, told.sockets_volume, yard, told.sockets_at)
+    return HeldYard(EngineYard(engine, yard, sockets, told.sockets_volume), engine.close)
+
+
+def _need_client() -> None:
+    if find_spec("docker") is None:
+        raise Invalid("client_missing", "The library docker is not installed.", "Run: pip install 'modelyard[docker]'")
 
 
 def _docker(settings: Settings, bell: Doorbell, roles: Collection[Role]) -> tuple[Runtime, Report]:

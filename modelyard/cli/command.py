@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec, cast
+from typing import Annotated, Any, Concatenate, Literal, NoReturn, ParamSpec, cast
 
 import typer
 from typer.core import TyperGroup
@@ -30,6 +30,10 @@ _DATA = ("--data", "DIR", "The data folder.")
 _TOKEN = ("--token", "KEY", "The API key.")
 _OWNER = ("--owner", "NAME", "Whose models; yours by default.")
 
+RuntimeFlag = Annotated[
+    Literal["process", "docker"] | None,
+    typer.Option(help="How apps run: as sandboxed processes, or in containers. [default: process]", show_default=False),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.", rich_help_panel=_PANEL)]
 DataFlag = Annotated[Path | None, option(*_DATA)]
 ServerFlag = Annotated[str | None, option(*_SERVER)]

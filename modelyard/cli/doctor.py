@@ -26,7 +26,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_SQLITE = (3, 35)
 SCARCE_BYTES, ENOUGH_BYTES = GIB, 5 * GIB
 PROBE_S = 2.0
-LATER = ("docker", "kafka", "postgres")
+LATER = ("kafka", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,11 @@ def doctor(invocation: Invocation) -> None:
     settings = invocation.settings()
     checks = [check_python(sys.version_info[:3]), check_uv(), check_sqlite(sqlite3.sqlite_version_info)]
     checks += [check_disk(settings.data), check_port(settings.host, settings.port, settings.data)]
-    checks += check_sandbox(_probed(settings), trusted=settings.trust_uploads)
+    if settings.runtime == "docker":
+        checks += check_engine(_engine_report(settings))
+    else:
+        checks += check_sandbox(_probed(settings), trusted=settings.trust_uploads)
+        checks.append(Check("docker", "ok", "not needed: `runtime` is `process`"))
     checks += [Check(name, "ok", "not needed: it belongs to the version of several services") for name in LATER]
     screen = invocation.screen
     failed = any(check.state == "fail" for check in checks)
@@ -132,9 +136,34 @@ def check_sandbox(report: "Report | None", *, trusted: bool) -> Iterator[Check]:
         yield Check("limits", "warn", note)
 
 
+def check_engine(report: "Report") -> Iterator[Check]:
+    """Whether apps run in containers of the engine, by its versions, and what is weaker here than elsewhere."""
+    told = ", ".join(f"{name} {version}" for name, version in report.facts.items())
+    if report.usable:
+        yield Check("docker", "ok", told)
+    else:
+        yield Check("docker", "fail", f"{report.why} ({told})" if told else report.why, report.mend)
+    for note in report.notes:
+        yield Check("docker", "warn", note)
+
+
 def register(app: typer.Typer) -> None:
     """Add this command to the program."""
     command(app, "doctor", Reach.HERE)(doctor)
+
+
+def _engine_report(settings: "Settings") -> "Report":
+    from importlib.util import find_spec  # noqa: PLC0415 - only this check needs it
+
+    from modelyard.runtime.engine_report import NAME, report  # noqa: PLC0415 - as the line before
+    from modelyard.runtime.runtime import Report  # noqa: PLC0415 - as the line before
+
+    if find_spec("docker") is None:
+        return Report(usable=False, name=NAME, why="the library docker is not installed", mend="pip install 'modelyard[docker]'")
+    from modelyard.runtime.docker_engine import DockerEngine  # noqa: PLC0415 - its library is there only where an engine is
+
+    with closing(DockerEngine(settings.docker.url)) as engine:
+        return report(engine, settings.docker.inlet_image)
 
 
 def _probed(settings: "Settings") -> "Report | None":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from platformdirs import user_data_path
 
-from modelyard.cli.command import Reach, command
+from modelyard.cli.command import Reach, RuntimeFlag, command
 from modelyard.cli.failures import ExitCode, Failure
 from modelyard.cli.invocation import Invocation
 from modelyard.cli.screen import Screen
@@ -21,6 +21,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]", show_default=False)] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port. [default: 8080]", show_default=False)] = None,
     *,
+    runtime: RuntimeFlag = None,
     trust_uploads: Annotated[bool, typer.Option("--trust-uploads", help="Run uploads without a sandbox; only for your own code.")] = False,
 ) -> None:
     """Start Modelyard here, in one process, until Ctrl-C.
@@ -28,10 +29,11 @@ def up(
     Examples:
       modelyard up
       modelyard up --port 9000 --data ./yard
+      modelyard up --runtime docker
     """
     from modelyard import embedded  # noqa: PLC0415 - loads the whole server
 
-    settings = invocation.settings(host=host, port=port, trust_uploads=trust_uploads or None)
+    settings = invocation.settings(host=host, port=port, runtime=runtime, trust_uploads=trust_uploads or None)
     screen = invocation.screen
     code = embedded.up(settings, announce=lambda running: _announce(screen, running))
     raise typer.Exit(code)

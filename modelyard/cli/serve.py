@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli.command import Reach, command
+from modelyard.cli.command import Reach, RuntimeFlag, command
 from modelyard.cli.invocation import Invocation
 from modelyard.cli.screen import Screen
 
@@ -38,6 +38,7 @@ def serve(
         ),
     ] = None,
     *,
+    runtime: RuntimeFlag = None,
     trust_uploads: Annotated[bool, typer.Option("--trust-uploads", help="Run uploads without a sandbox; only for your own code.")] = False,
 ) -> None:
     """Run one role of Modelyard in this process, until SIGTERM; it needs Postgres and Kafka.
@@ -48,7 +49,7 @@ def serve(
     """
     from modelyard import serving  # noqa: PLC0415 - loads the whole server
 
-    settings = invocation.settings(host=host, trust_uploads=trust_uploads or None)
+    settings = invocation.settings(host=host, runtime=runtime, trust_uploads=trust_uploads or None)
     screen = invocation.screen
     code = serving.serve(role.value, settings, port, announce=lambda served: _announce(screen, served))
     raise typer.Exit(code)

@@ -14,6 +14,7 @@ from modelyard.runtime.census import Census
 from modelyard.runtime.container import Container
 from modelyard.runtime.docker_options import DockerOptions
 from modelyard.runtime.engine import Engine, EngineAway, EngineRefusedError
+from modelyard.runtime.engine_report import report
 from modelyard.runtime.inlets import Inlets
 from modelyard.runtime.outputs import Outputs
 from modelyard.runtime.pair import APP, INLET
@@ -55,7 +56,7 @@ class DockerRuntime:
 
     def probe(self) -> Report:
         """See `Runtime.probe`; asks the engine each time, as it may come and go."""
-        return self._pairs.report()
+        return report(self._engine, self._options.inlet_image)
 
     def create(self, spec: InstanceSpec) -> None:
         """See `Runtime.create`; another spec under a known name holds from its next start on.

@@ -6,10 +6,10 @@ from modelyard.domain.plan import MIB
 from modelyard.runtime.census import Census
 from modelyard.runtime.container import Container
 from modelyard.runtime.docker_options import DockerOptions
-from modelyard.runtime.engine import Engine, EngineAway, EngineRefusedError, Json
+from modelyard.runtime.engine import Engine, EngineRefusedError, Json
 from modelyard.runtime.engine_names import YARD
 from modelyard.runtime.pair import APP, INLET, Pair, expected
-from modelyard.runtime.runtime import InstanceSpec, Listener, NoSuchInstanceError, Report, StartError
+from modelyard.runtime.runtime import InstanceSpec, Listener, NoSuchInstanceError, StartError
 from modelyard.runtime.sockets_volume import SocketsVolume
 
 CONFLICT, NOT_FOUND = 409, 404
@@ -79,18 +79,6 @@ class Pairs:
             self._discard(app)
             app = self._create(pair.app_name, pair.app(inlet.id))
         return inlet, app
-
-    def report(self) -> Report:
-        """Whether pairs can be started here, and what to do where not."""
-        try:
-            facts = self._engine.facts()
-        except EngineAway as error:
-            return Report(usable=False, name="docker", why=error.message, mend=error.mend)
-        told = {"engine": str(facts["ServerVersion"]), "api": str(facts["version"]["ApiVersion"])}
-        if self._engine.image(self._options.inlet_image) is None:
-            mend = f"docker build -t {self._options.inlet_image} gateway/inlet, or: deploy/offline-images/build {self._options.inlet_image}"
-            return Report(usable=False, name="docker", why=f"there is no image {self._options.inlet_image}", mend=mend, facts=told)
-        return Report(usable=True, name="docker", facts=told)
 
     def _pair(self, spec: InstanceSpec) -> Pair:
         options, volume = self._options, self._volume

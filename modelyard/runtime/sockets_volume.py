@@ -11,6 +11,8 @@ from modelyard.runtime.runtime import StartError
 
 SOCKET = "in.sock"
 INLET_UID = 65533
+_MARK = 8
+"""So many digits of the yard's id begin the name of each of its folders."""
 LONGEST_PATH = 100
 """The kernel takes 107 bytes for the name of a socket."""
 
@@ -72,10 +74,26 @@ class SocketsVolume:
 
     def remove(self, instance: str) -> None:
         """Remove its folder; there is none: nothing happens."""
-        shutil.rmtree(self._here() / self._short(instance), ignore_errors=True)
+        self.remove_folder(self._short(instance))
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove one of `mine`; there is none: nothing happens."""
+        shutil.rmtree(self._here() / folder, ignore_errors=True)
+
+    def mine(self) -> list[str]:
+        """The folders of this yard; none where this process does not see the volume."""
+        return [name for name in self._folders() if name.startswith(self._yard[:_MARK])]
+
+    def is_mine_alone(self) -> bool:
+        """Whether no other yard has a folder in it."""
+        return self._here().is_dir() and self._folders() == self.mine()
+
+    def _folders(self) -> list[str]:
+        here = self._here()
+        return sorted(each.name for each in here.iterdir()) if here.is_dir() else []
 
     def _short(self, instance: str) -> str:
-        return self._yard[:6] + hashlib.sha256(f"{self._yard}/{instance}".encode()).hexdigest()[:10]
+        return self._yard[:_MARK] + hashlib.sha256(f"{self._yard}/{instance}".encode()).hexdigest()[:10]
 
     def _here(self) -> Path:
         return self._seen_at or Path(self._found())
