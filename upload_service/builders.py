@@ -1,5 +1,6 @@
 """The `Builder` protocol: turns a checked zip and a plan into what a runtime can start."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -130,6 +131,12 @@ class Builder(Protocol):
 
     def close(self) -> None:
         """End every tool that runs."""
+
+    def usage(self) -> Mapping[str, int]:
+        """The bytes that each kind of what was built takes, by its name for people; what is shared is counted once."""
+
+    def empty_cache(self) -> int:
+        """Remove what only makes later builds faster, and return the bytes freed; no build may run meanwhile."""
 
     def references(self) -> list[str]:
         """The references that exist, half-built ones not among them."""

@@ -1,7 +1,9 @@
 """The builder of the Docker runtime: an image for each lock, a layer of code on top of it, and a pair that waits to be started."""
 
 import hashlib
+import shutil
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from upload_service.base_image import BaseImages
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import Boot, Built, Log, Source
 from upload_service.engine import BuildEngine
+from upload_service.environments import size_of
 from upload_service.first_boot import first_boot, verify_name
 from upload_service.images import Images
 from upload_service.locks import SERVER_MARK, Locks, index_words
@@ -123,6 +126,16 @@ class DockerBuilder:
         """Remove the environment's image."""
         return self._images.remove_environment(reference)
 
+    def usage(self) -> Mapping[str, int]:
+        """The bytes of the layers that are ours, each counted once, and of the volume of packages as the engine counts it."""
+        return {**self._images.usage(), "package cache": self._phases.cache_bytes() + size_of(self._cache)}
+
+    def empty_cache(self) -> int:
+        """Remove the volume of packages, the image that fills it, and what resolving kept here."""
+        freed = self._phases.empty_cache() + size_of(self._cache)
+        shutil.rmtree(self._cache, ignore_errors=True)
+        return freed
+
     def references(self) -> list[str]:
         """The environments that have an image."""
         return self._images.environments()
@@ -133,7 +146,7 @@ class DockerBuilder:
 
     def sweep(self) -> int:
         """Remove containers, volumes and networks of builders that died, and pairs that they verified by."""
-        removed = self._throw_aways.sweep()
+        removed = self._throw_aways.sweep() + self._phases.sweep()
         for each in self._runtime.actual():
             if each.role is Role.VERIFY and not self._held.is_held(each.name):
                 self._runtime.remove(each.name)

@@ -37,7 +37,7 @@ class Environments:
     """
 
     def __init__(self, folder: Path, tools: Tools, settings: BuildSettings, python: Path, cache: Path, *, shared: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._tools = tools
         self._settings = settings
         self._python = python
@@ -58,36 +58,36 @@ class Environments:
             BuildError: `install_failed`, `disk_full`.
         """
         with self._held(reference, log) as descriptor:
-            final = self._folder / reference
+            final = self.folder / reference
             if final.is_dir():
                 log("install: the environment of this lock is there already")
             else:
-                self._build(self._folder / (reference + NEW), lock, log, descriptor)
-                (self._folder / (reference + NEW)).rename(final)
+                self._build(self.folder / (reference + NEW), lock, log, descriptor)
+                (self.folder / (reference + NEW)).rename(final)
             return Built(reference, size_of(final))
 
     def remove(self, reference: str) -> int:
         """Rename the environment away and return its bytes: nobody finds it any more, and `sweep` removes the files."""
-        final, gone = self._folder / reference, self._folder / f"{reference}.{os.getpid()}.gone"
+        final, gone = self.folder / reference, self.folder / f"{reference}.{os.getpid()}.gone"
         if not final.is_dir():
             return 0
         final.rename(gone)
         freed = size_of(gone)
-        (self._folder / (reference + LOCK)).unlink(missing_ok=True)
+        (self.folder / (reference + LOCK)).unlink(missing_ok=True)
         return freed
 
     def references(self) -> list[str]:
         """The environments that are whole."""
-        return [path.name for path in self._folder.iterdir() if path.is_dir() and "." not in path.name]
+        return [path.name for path in self.folder.iterdir() if path.is_dir() and "." not in path.name]
 
     def sweep(self) -> int:
         """Remove what a builder that died left half-built, and return how many; one that is being built is left alone."""
         removed = 0
-        for path in self._folder.iterdir():
+        for path in self.folder.iterdir():
             if path.suffix == ".gone":
                 shutil.rmtree(path, ignore_errors=True)
                 removed += 1
-            elif path.suffix == LOCK and not (self._folder / path.stem).is_dir():
+            elif path.suffix == LOCK and not (self.folder / path.stem).is_dir():
                 with path.open("a") as file:
                     if _locked(file):
                         shutil.rmtree(path.with_suffix(NEW), ignore_errors=True)
@@ -153,7 +153,7 @@ class Environments:
     def _held(self, reference: str, log: Log) -> Iterator[int]:
         # The tools inherit this descriptor: the lock is free only when the last one that could still write has ended.
         while True:
-            with (self._folder / (reference + LOCK)).open("w") as file:
+            with (self.folder / (reference + LOCK)).open("w") as file:
                 if _locked(file):
                     yield file.fileno()
                     return

@@ -25,7 +25,7 @@ class Layer:
 
     Args:
         diff_id: `sha256:` and the digest of the tar, as image configurations name it.
-        content_bytes: The size of the files in it.
+        content_bytes: The size of the files in it, and of what links name, as engines count it.
     """
 
     file: IO[bytes]
@@ -104,6 +104,7 @@ class LayerWriter:
         entry = _entry(name, tarfile.SYMTYPE, 0o777)
         entry.linkname = target
         self._tar.addfile(entry)
+        self._content_bytes += len(target.encode())
 
     def done(self) -> Layer:
         """The layer."""

@@ -21,6 +21,7 @@ from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log
 from upload_service.engine import BuildEngine
 from upload_service.image_load import Recipe, configuration, load_stream, small_tar
+from upload_service.image_recipes import BYTES, KIND, content_bytes
 from upload_service.layers import OPEN_FOLDER, PROGRAM, LayerWriter
 from upload_service.locks import SERVER_MARK, diagnose, index_words
 from upload_service.throw_away import MEMORY_BYTES, OUT_OF_MEMORY, USER, Program, ThrowAway, ThrowAways
@@ -48,6 +49,7 @@ class Phases:
         self._settings = settings
         self._yard = yard
         self._spool = spool
+        self._newest = ""
 
     @property
     def cache(self) -> str:
@@ -71,6 +73,34 @@ class Phases:
             if outcome.status:
                 raise _failure(outcome)
             yield self._engine.get(container, f"{OUT}/env")
+
+    def cache_bytes(self) -> int:
+        """The bytes of the volume of packages, as the engine counts them, and of the image that fills it."""
+        volumes = self._engine.disk()["Volumes"] or ()
+        kept = sum(max(0, int(each["UsageData"]["Size"])) for each in volumes if each["Name"] == self.cache and each.get("UsageData"))
+        return kept + sum(self._tool_bytes(tag) for tag in self._tool_tags())
+
+    def empty_cache(self) -> int:
+        """Remove both, and return the bytes freed."""
+        freed = self.cache_bytes()
+        for tag in self._tool_tags():
+            self._engine.untag(tag)
+        self._engine.remove_volume(self.cache)
+        return freed
+
+    def sweep(self) -> int:
+        """Remove the images of tools that are not the newest, and return how many; a build that runs one keeps it by its container."""
+        old = [tag for tag in self._tool_tags() if self._newest and tag != self._newest]
+        for tag in old:
+            self._engine.untag(tag)
+        return len(old)
+
+    def _tool_tags(self) -> list[str]:
+        return self._engine.images(f"{engine_names.TOOL_IMAGES}/{self._yard}:*")
+
+    def _tool_bytes(self, tag: str) -> int:
+        image = self._engine.image(tag)
+        return content_bytes(image) if image is not None else 0
 
     def _install(self, parts: ThrowAway, tools: str, base: BaseImage, lock: str, log: Log) -> tuple[str, Outcome]:
         """Phase B: no network, the cache behind an overlay."""
@@ -119,6 +149,7 @@ class Phases:
         program, uv = Path(install_program.__file__), Path(find_uv_bin())
         key = hashlib.sha256("\0".join((base.id, version("uv"), program.read_text())).encode()).hexdigest()[:40]
         tag = f"{engine_names.TOOL_IMAGES}/{self._yard}:{key}"
+        self._newest = tag
         if self._engine.image(tag) is not None:
             return tag
         log("install: putting uv beside the base image")
@@ -133,7 +164,7 @@ class Phases:
         with layer:
             config = configuration(
                 recipe,
-                {"modelyard.image": "tools"},
+                {KIND: "tools", BYTES: str(layer.content_bytes)},
                 base.platform,
                 [*base.diff_ids, layer.diff_id],
                 [*("base" for _ in base.diff_ids), "uv"],

@@ -1,6 +1,7 @@
 """The builder of the process runtime: code unpacked into a folder, an environment by uv, one boot in the sandbox."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from modelyard.domain.plan import Plan
@@ -34,6 +35,7 @@ class ProcessBuilder:
         python = Path(own_interpreter())
         self._runtime = runtime
         self._apps = apps
+        self._cache = cache
         self._reserve_bytes = reserve_bytes
         self._tools = Tools(settings.step_timeout_s)
         self._locks = Locks(self._tools, settings, python, cache)
@@ -103,6 +105,16 @@ class ProcessBuilder:
     def remove(self, reference: str) -> int:
         """Remove the environment."""
         return self.environments.remove(reference)
+
+    def usage(self) -> Mapping[str, int]:
+        """The bytes of the folders."""
+        return {"code": size_of(self._apps), "packages": size_of(self.environments.folder), "package cache": size_of(self._cache)}
+
+    def empty_cache(self) -> int:
+        """Remove uv's cache."""
+        freed = size_of(self._cache)
+        shutil.rmtree(self._cache, ignore_errors=True)
+        return freed
 
     def references(self) -> list[str]:
         """The environments that are whole."""

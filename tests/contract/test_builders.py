@@ -224,3 +224,16 @@ def test_what_a_call_starts_is_made_and_not_started(ground: Ground) -> None:
         assert (waiting.name, waiting.state, waiting.container_id) == (instance_name("v1"), ActualState.CREATED, container_id)
     ground.builder.remove_code("v1")
     assert ground.runtime.actual() == []
+
+
+@quick
+def test_what_is_built_is_counted_and_a_cache_is_emptied(ground: Ground) -> None:
+    before = ground.builder.usage()
+    made = built(ground, plan("greeting==1.0"))
+    after = ground.builder.usage()
+
+    assert set(after) == {"code", "packages", "package cache"}
+    assert after["code"] + after["packages"] - before["code"] - before["packages"] >= made.size_bytes > 0
+    assert ground.builder.empty_cache() >= after["package cache"] > 0
+    assert ground.builder.usage()["package cache"] == 0
+    built(ground, plan("greeting==2.0"), "v2")

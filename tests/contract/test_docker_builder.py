@@ -212,3 +212,23 @@ def test_the_phases_are_closed_in_and_only_the_first_has_a_network(ground: Groun
         assert "no-new-privileges" in host["SecurityOpt"]
         assert found["Config"]["User"] == user  # type: ignore[index]
         assert {mount["Type"] for mount in found["Mounts"]} == {"volume"}  # type: ignore[attr-defined]
+
+
+def test_what_is_counted_is_what_the_engine_counts(ground: Ground, engine: DockerEngine) -> None:
+    one, two = made(ground, plan("greeting==1.0"), "v1", 1), made(ground, plan("greeting==2.0"), "v2", 2)
+    base = engine.image("python:3.11-slim-bookworm")
+    assert base
+    counted = 0
+    for tag in (environment_image(yard(ground), one), environment_image(yard(ground), two)):
+        image = engine.image(tag)
+        assert image
+        counted += image["Size"] - base["Size"]
+    code = 0
+    for version_id, reference in (("v1", one), ("v2", two)):
+        image, below = engine.image(code_image(yard(ground), version_id)), engine.image(environment_image(yard(ground), reference))
+        assert image
+        assert below
+        code += image["Size"] - below["Size"]
+
+    told = ground.builder.usage()
+    assert (told["packages"], told["code"]) == (counted, code)

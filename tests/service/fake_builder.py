@@ -83,6 +83,14 @@ class FakeBuilder:
         """Forget what was built."""
         return _forget(self._built, reference, BUILT_BYTES)
 
+    def usage(self) -> dict[str, int]:
+        """What is noted."""
+        return {"code": CODE_BYTES * len(self._code), "packages": BUILT_BYTES * len(self._built)}
+
+    def empty_cache(self) -> int:
+        """There is none."""
+        return 0
+
     def references(self) -> list[str]:
         """What was built."""
         return sorted(self._built)
