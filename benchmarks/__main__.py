@@ -11,6 +11,7 @@ from benchmarks.cold_call import cold_call, herd
 from benchmarks.events import events
 from benchmarks.first_prediction import first_prediction
 from benchmarks.idle import idle
+from benchmarks.image_builds import image_builds
 from benchmarks.report import picture, table, write
 from benchmarks.result import Benchmark
 from benchmarks.warm_call import warm_call
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "herd": herd,
     "events": events,
     "idle": idle,
+    "image-builds": image_builds,
 }
 
 
