@@ -157,4 +157,5 @@ class DockerBuilder:
     def close(self) -> None:
         """End the tools, and let the engine's connections go."""
         self._tools.close()
+        self._throw_aways.close()
         self._engine.close()

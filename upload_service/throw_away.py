@@ -5,13 +5,16 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+
+import structlog
 
 from modelyard.domain.plan import GIB, MIB
 from modelyard.runtime import engine_names
 from modelyard.runtime.arguments import OPEN_FILES, SANDBOX_UID
-from modelyard.runtime.engine import Stream
+from modelyard.runtime.engine import EngineAway, Stream
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log
 from upload_service.engine import BuildEngine, EngineRefusedError, Json
@@ -25,6 +28,8 @@ OUT_OF_MEMORY = 137
 ENDS_WITHIN_S = 60.0
 """Between the end of what a program prints, and its own."""
 _NANO = 1_000_000_000
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +149,25 @@ class ThrowAways:
         self._locks = locks
         self._yard = yard
         self._timeout_s = timeout_s
+        # A volume of thousands of files takes as long to remove as to fill, and no build need wait for it.
+        self._removing = ThreadPoolExecutor(1, thread_name_prefix="remove-builds")
 
     @contextmanager
     def made(self, log: Log) -> Iterator[ThrowAway]:
-        """What a build may use for the length of the block."""
+        """What a build may use for the length of the block; it is removed soon after."""
         name = f"build-{secrets.token_hex(8)}"
-        with self._locks.held(name, log):
+        with ExitStack() as undone:
+            undone.enter_context(self._locks.held(name, log))
             made = ThrowAway(self._engine, self._yard, name, self._timeout_s)
+            undone.callback(made.close)
             try:
                 yield made
             finally:
-                made.close()
+                self._removing.submit(_removed, undone.pop_all())
+
+    def close(self) -> None:
+        """Wait until all of it is removed."""
+        self._removing.shutdown()
 
     def sweep(self) -> int:
         """Remove what a builder that died has left of this yard's builds, and return how many parts."""
@@ -172,6 +185,13 @@ class ThrowAways:
         except EngineRefusedError:  # still used by a part that is going: the next sweep finds it
             return False
         return True
+
+
+def _removed(undone: ExitStack) -> None:
+    try:
+        undone.close()
+    except (EngineAway, EngineRefusedError) as error:
+        log.warning("parts of a build are left to the next sweep", why=str(error))
 
 
 def _follow(output: Stream[bytes], log: Log, timeout_s: float) -> str:

@@ -1,6 +1,8 @@
 """Grounds on which a builder is tried: each with the runtime that starts what it builds, and a package index of the test's own."""
 
 import io
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,8 @@ from modelyard.runtime.runtime import Runtime
 from modelyard.runtime.trusted import Trusted
 from upload_service.builders import BuildCancelledError, Builder, Source
 from upload_service.process_builder import ProcessBuilder
+
+DEADLINE_S = 60.0
 
 APP = """
 import greeting, http.server, os
@@ -65,6 +69,13 @@ class Ground:
     fresh: Callable[[], Builder]
     left: Callable[[], list[str]]
     log: Lines = field(default_factory=Lines)
+
+    def is_clean(self) -> bool:
+        """Whether it comes to leave nothing: what takes long to remove is removed when the build has ended."""
+        deadline, between = time.monotonic() + DEADLINE_S, threading.Event()
+        while self.left() and time.monotonic() < deadline:
+            between.wait(0.05)
+        return not self.left()
 
     def source(self, files: Mapping[str, str], version_id: str = "v1", number: int = 1) -> Source:
         """A zip of these files."""

@@ -78,7 +78,7 @@ def test_a_version_is_built_and_boots(ground: Ground) -> None:
     assert boot.peak_bytes > 0
     assert made.size_bytes > 0
     assert ground.runtime.actual() == []
-    assert ground.left() == []
+    assert ground.is_clean()
     assert ground.builder.code() == ["v1"]
     assert ground.builder.references() == [made.reference]
     assert any("greeting==2.0" in line for line in ground.log.lines), "the tools' lines are in the log"
@@ -113,7 +113,8 @@ def test_what_is_removed_is_told_in_bytes_and_once(ground: Ground) -> None:
     assert code_bytes >= len(APP)
     assert code_bytes + environment_bytes >= made.size_bytes > 0
     assert (ground.builder.remove_code("v1"), ground.builder.remove(made.reference)) == (0, 0)
-    assert (ground.builder.code(), ground.builder.references(), ground.left()) == ([], [], [])
+    assert (ground.builder.code(), ground.builder.references()) == ([], [])
+    assert ground.is_clean()
 
 
 @quick
@@ -132,7 +133,7 @@ def test_a_build_that_must_end_leaves_nothing(ground: Ground, word: str) -> None
         install()
     ground.builder.sweep()
 
-    assert ground.left() == []
+    assert ground.is_clean()
 
 
 @quick
@@ -194,7 +195,7 @@ def test_a_package_whose_bytes_changed_since_the_lock_is_refused(ground: Ground)
     ground.builder.sweep()
     assert refused.value.code == "install_failed"
     assert reference not in ground.builder.references()
-    assert ground.left() == []
+    assert ground.is_clean()
 
 
 @quick

@@ -42,7 +42,7 @@ def cleared(ground: Ground) -> Iterator[None]:
     for reference in ground.builder.references():
         ground.builder.remove(reference)
     ground.builder.sweep()
-    assert ground.left() == []
+    assert ground.is_clean()
 
 
 @pytest.fixture(scope="module")
