@@ -12,6 +12,7 @@ from benchmarks.events import events
 from benchmarks.first_prediction import first_prediction
 from benchmarks.idle import idle
 from benchmarks.image_builds import image_builds
+from benchmarks.images import images, resting
 from benchmarks.report import picture, table, write
 from benchmarks.result import Benchmark
 from benchmarks.warm_call import warm_call
@@ -25,6 +26,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "events": events,
     "idle": idle,
     "image-builds": image_builds,
+    "images": images,
+    "resting": resting,
 }
 
 

@@ -16,11 +16,16 @@ def seconds(pid: int) -> float:
 
 def seconds_below(pid: int) -> float:
     """The same of the process and of all that descend from it and live."""
+    return sum(seconds(each) for each in family(pid))
+
+
+def family(pid: int) -> set[int]:
+    """The process and all that descend from it and live."""
     parents = {int(folder.name): int(_stat(int(folder.name))[_PARENT]) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
-    family = {pid}
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return sum(seconds(each) for each in family)
+    found = {pid}
+    while grown := {child for child, parent in parents.items() if parent in found} - found:
+        found |= grown
+    return found
 
 
 def _stat(pid: int) -> list[str]:

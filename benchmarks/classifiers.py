@@ -1,0 +1,126 @@
+"""What the benchmarks of the built-in classifier share: photographs with their labels, torch beside it, memory, and a closed loop of images."""
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from benchmarks.rounds import WrongAnswerError
+from tests.parts.checkpoints import APPS, MOBILENET, PHOTOS
+
+LABELS = {
+    "bird.jpg": "chickadee",
+    "cat.jpg": "Egyptian cat",
+    "dog_segmentation.jpg": "Samoyed, Samoyede",
+    "grace_hopper.jpg": "military uniform",
+    "parrot.jpg": "macaw",
+    "sunflower.jpg": "daisy",
+}
+"""Photographs that every sound MobileNetV2 names so, whatever its rounding."""
+BATCHES = (1, 4, 8)
+
+
+class Torch:
+    """Torch in a process of its own, with as many threads as it takes by itself."""
+
+    def __init__(self) -> None:
+        self._words = [sys.executable, str(Path(__file__).with_name("torch_classifier.py")), str(MOBILENET), str(APPS / "mobilenet")]
+        self._words += [str(PHOTOS / name) for name in LABELS]
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for end in (self._process.stdin, self._process.stdout):
+            if end is not None:
+                end.close()
+        self._process.wait(60)
+
+    def classify(self, batch: int, images: int) -> float:
+        """The seconds for so many images.
+
+        Raises:
+            WrongAnswerError: A label was not the expected one.
+        """
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        self._process.stdin.write(json.dumps({"batch": batch, "images": images}) + "\n")
+        self._process.stdin.flush()
+        told = json.loads(self._process.stdout.readline() or "{}")
+        if told.get("labels") != list(LABELS.values())[:images]:
+            raise WrongAnswerError(f"torch says {told}")
+        return float(told["seconds"])
+
+    def best_batch(self, images: int) -> int:
+        """The size of batch with which it is fastest here."""
+        self.classify(1, len(LABELS))
+        return min(BATCHES, key=lambda batch: self.classify(batch, images))
+
+
+def ask(
+    url: str,
+    path: str,
+    headers: dict[str, str],
+    *,
+    connections: int,
+    images: int,
+    body: Callable[[bytes], bytes] = lambda content: content,
+) -> float:
+    """The seconds in which so many images were answered, each connection waiting for its answer.
+
+    Args:
+        url: The server's.
+        path: Where an image is posted there.
+        headers: Of each call.
+        connections: How many wait at the same time.
+        images: How many in all.
+        body: What is sent for the bytes of an image.
+
+    Raises:
+        WrongAnswerError: A label was not the expected one.
+    """
+    photos = [(body((PHOTOS / name).read_bytes()), label) for name, label in LABELS.items()]
+    numbers, problems, guard = iter(range(images)), Counter[str](), threading.Lock()
+
+    def caller() -> None:
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        while True:
+            with guard:
+                number = next(numbers, None)
+            if number is None:
+                break
+            content, label = photos[number % len(photos)]
+            connection.request("POST", path, content, {"content-type": "image/jpeg", **headers})
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status != http.client.OK or json.dumps(label) not in text.decode():
+                with guard:
+                    problems[f"{answer.status} {text[:120]!r}"] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=caller) for _ in range(connections)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise WrongAnswerError(str(problems.most_common(3)))
+    return time.perf_counter() - began
+
+
+def memory_mb(*pids: int) -> float:
+    """What these processes have in memory, shared pages by their share (PSS), in MB."""
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("Pss:")) * 1024 / 1e6
