@@ -32,7 +32,7 @@ def pull(
     Examples:
       modelyard models pull mobilenet
       modelyard models pull mobilenet --from ./mobilenet_v2_1.0_224
-      modelyard models pull clip --from openai/clip-vit-base-patch32@main
+      modelyard models pull clip --from owner/name@revision
     """
     from modelyard.run.folder_lock import prepare  # noqa: PLC0415 - `--help` need not load what pulls
     from modelyard.run.resources import bundled  # noqa: PLC0415 - as the line before

@@ -16,6 +16,8 @@ from modelyard.client.zipping import zip_folder
 
 pytestmark = [pytest.mark.slow, needs_assets]
 
+RUNTIMES = [pytest.param({}, id="process")]
+"""What the server is told of the runtime that it starts instances in."""
 READY_S = 240
 """Environments come from the package index, on a machine that does other things too."""
 EXPECTED = {
@@ -58,11 +60,11 @@ def predict(yard: Yard, photo: str, model: str = "modelyard/mobilenet", **option
     return answer.json()
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, flags: tuple[str, ...]) -> Iterator[Yard]:
+@pytest.fixture(scope="module", params=RUNTIMES)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flags: tuple[str, ...]) -> Iterator[Yard]:
     """A server with MobileNet, whose weights came while it ran."""
     data = tmp_path_factory.mktemp("served") / "data"
-    with Yard(data, *flags) as yard:
+    with Yard(data, *flags, variables=request.param) as yard:
         before = yard.http.post("/m/modelyard/mobilenet/predict", content=b"?")
         assert (before.status_code, before.json()["mend"]) == (503, "Run on the server: modelyard models pull mobilenet")
         assert "modelyard models pull mobilenet" in yard.log()

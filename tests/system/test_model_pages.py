@@ -120,6 +120,8 @@ def test_labels_of_one_s_own_are_asked_as_they_are_written(browser: Browser, app
         with page.expect_response("**/predict") as asked:
             page.get_by_label("Prompt", exact=True).fill("a {}")
         assert asked.value.ok
+        for language in ("curl", "python", "javascript"):
+            expect(page.locator(f"#call-{language}")).to_contain_text("a {}")
 
 
 def test_the_calls_that_it_shows_work(page: Page, app: RunningApp) -> None:

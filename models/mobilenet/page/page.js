@@ -129,14 +129,15 @@ function tellCalls() {
   const path = `/m/${document.body.dataset.model}/predict`;
   const own = labels ? labels.value.split("\n").map((line) => line.trim()).filter(Boolean).join(",") : "";
   const quoted = JSON.stringify(own);
-  const inShell = `'${own.replaceAll("'", "'\\''")}'`;
+  const asks = template && template.value !== template.defaultValue ? template.value : "";
+  const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const put = (id, text) => {
     find(id).textContent = text;
   };
   put("#call-curl", [
     `curl ${local ? origin + path : `"$MODELYARD_SERVER${path}"`} \\`,
     '  -H "Authorization: Bearer $(modelyard token)" \\',
-    `  -F file=@photo.jpg${labels ? ` \\\n  -F labels=${inShell}` : ""}`,
+    `  -F file=@photo.jpg${labels ? ` \\\n  -F labels=${shell(own)}` : ""}${asks ? ` \\\n  -F prompt_template=${shell(asks)}` : ""}`,
   ].join("\n"));
   put("#call-python", `import os
 
@@ -145,7 +146,7 @@ import requests
 answer = requests.post(
     ${local ? `"${origin}${path}"` : `os.environ["MODELYARD_SERVER"] + "${path}"`},
     headers={"Authorization": f"Bearer {os.environ['MODELYARD_TOKEN']}"},
-    files={"file": open("photo.jpg", "rb")},${labels ? `\n    data={"labels": ${quoted}},` : ""}
+    files={"file": open("photo.jpg", "rb")},${labels ? `\n    data={"labels": ${quoted}${asks ? `, "prompt_template": ${JSON.stringify(asks)}` : ""}},` : ""}
     timeout=60,
 )
 answer.raise_for_status()
@@ -153,7 +154,7 @@ print(answer.json()["predictions"])`);
   put("#call-javascript", `import { openAsBlob } from "node:fs";
 
 const form = new FormData();
-form.append("file", await openAsBlob("photo.jpg"));${labels ? `\nform.append("labels", ${quoted});` : ""}
+form.append("file", await openAsBlob("photo.jpg"));${labels ? `\nform.append("labels", ${quoted});` : ""}${asks ? `\nform.append("prompt_template", ${JSON.stringify(asks)});` : ""}
 const answer = await fetch(${local ? `"${origin}${path}"` : `process.env.MODELYARD_SERVER + "${path}"`}, {
   method: "POST",
   headers: { Authorization: \`Bearer \${process.env.MODELYARD_TOKEN}\` },
