@@ -11,7 +11,7 @@ from history.facts import Kill
 if TYPE_CHECKING:
     from several import Part
 
-PAUSES_S = (0.4, 2.0)
+PAUSES_S = (0.2, 1.0)
 STARTING_TOO = 0.1
 """The part of kills that may also meet a process which does not serve yet: with more of them no work would ever be done."""
 LOOK_EVERY_S = 0.05

@@ -37,7 +37,7 @@ def records(bootstrap: str) -> list[tuple[bytes, dict[str, bytes]]]:
     for number in partitions:
         _, end = consumer.get_watermark_offsets(TopicPartition("model-events", number), timeout=60)
         consumer.assign([TopicPartition("model-events", number, 0)])
-        while consumer.position([TopicPartition("model-events", number)])[0].offset < end and (seen := consumer.poll(5)):
+        while end and consumer.position([TopicPartition("model-events", number)])[0].offset < end and (seen := consumer.poll(30)):
             found.append((seen.value(), dict(seen.headers() or [])))
     consumer.close()
     return found
