@@ -137,11 +137,17 @@ def dead(ground: Ground) -> list[DeadLetter]:
 
 
 def deliver_until(
-    ground: Ground, bus: Bus, take: Take, done: Callable[[], object], group: str = "readers", topics: tuple[str, ...] = ()
+    ground: Ground,
+    bus: Bus,
+    take: Take,
+    done: Callable[[], object],
+    group: str = "readers",
+    topics: tuple[str, ...] = (),
+    within_s: float = DEADLINE_S,
 ) -> None:
     """Deliver until it is so, while the clock moves on; whatever is held back comes in time."""
     subscription = Subscription(group, topics or (ground.topic,))
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while not done():
         assert time.monotonic() < deadline, "it did not come about"
         bus.deliver(subscription, take)

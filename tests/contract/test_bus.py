@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bus_grounds import Clock, Ground, KafkaGround, LocalGround, dead, deliver_some_more, deliver_until, record
+from bus_grounds import DEADLINE_S, Clock, Ground, KafkaGround, LocalGround, dead, deliver_some_more, deliver_until, record
 
 from modelyard.bus.bus import ATTEMPTS, PARTITIONS, Bus, Delivered, Record, Subscription
 from modelyard.bus.local import BATCH, LocalBus, partition_of
@@ -233,7 +233,8 @@ def test_poison_among_good_is_buried_while_the_consumer_goes_on(ground: Ground, 
             raise ValueError("on purpose")
         good.append(got.event_id)
 
-    deliver_until(ground, bus, take, lambda: len(good) >= count - len(poison) and len(dead(ground)) >= len(poison))
+    within_s = DEADLINE_S + len(poison)  # the pauses of each
+    deliver_until(ground, bus, take, lambda: len(good) >= count - len(poison) and len(dead(ground)) >= len(poison), within_s=within_s)
 
     assert len(good) == len(set(good)) == count - len(poison)
     assert {each.value.decode() for each in dead(ground)} == {f"bad-{n}" for n in poison}
