@@ -19,7 +19,7 @@ end
 function _M.current()
   local call = ngx.ctx.call
   if not call then
-    call = open[tonumber(ngx.var.modelyard_call)]
+    call = open[tonumber(ngx.var.modelyard_call or "") or 0]
     ngx.ctx.call = call
   end
   return call
@@ -40,7 +40,7 @@ function _M.close()
   if not call then
     return
   end
-  open[tonumber(ngx.var.modelyard_call)] = nil
+  open[tonumber(ngx.var.modelyard_call or "")] = nil
   if call.is_counted then
     counts.leave(call.key, call.instance, call.route ~= nil)
   end

@@ -55,7 +55,7 @@ function _M.answer()
   end
   local done, problem = pcall(answer)
   if not done then
-    ngx.log(ngx.ERR, "the control socket was asked what it cannot do: ", problem)
+    ngx.log(ngx.WARN, "the control socket was asked what it cannot do: ", problem)
     ngx.status = 400
     ngx.print(tostring(problem))
   end

@@ -39,10 +39,11 @@ local function new_call(fields)
   }
 end
 
--- Whether the request is written as every server reads it: in origin form, its lines ended by CRLF.
+-- Whether the request is written as every server reads it: in origin form, its lines ended by CRLF. (Where blanks stand before the
+-- end of a line, the head that we are shown has LF in their place.)
 local function is_plain()
   local head = ngx.req.raw_header()
-  return head:find("^%S+ /") and not head:find("[^\r]\n")
+  return head:find("^%S+ /") and not head:find("[^\r]\n[^ \t\r]")
 end
 
 -- To whom a call is known: its principal, nil where it has none, or the error.

@@ -15,7 +15,7 @@ local TITLES = {
   [429] = "Too many requests", [500] = "Internal error", [502] = "The model's answer is broken", [503] = "Not ready",
   [504] = "The model is too slow", [507] = "Disk full",
 }
--- Behind these the body was not read to its end, so that the connection cannot carry another request.
+-- Whether the body of the request was not read to its end, so that its connection cannot carry another one.
 local CLOSES = { too_large = true, unauthenticated = true, misdirected = true, malformed = true }
 
 -- An error: kind, stable code, message, mend; `more` may hold `retry_after_s` and `extra`.
@@ -36,8 +36,8 @@ function _M.arrived(told)
   }
 end
 
-function _M.status_of(problem)
-  return STATUS[problem.kind]
+function _M.closes(problem)
+  return CLOSES[problem.kind] == true
 end
 
 -- The document as text. A 404 carries nothing that tells one request from another.
@@ -69,9 +69,6 @@ function _M.head(problem)
   end
   if problem.kind == "unauthenticated" then
     header["WWW-Authenticate"] = 'Bearer realm="modelyard"'
-  end
-  if CLOSES[problem.kind] then
-    header["Connection"] = "close"
   end
 end
 

@@ -21,15 +21,7 @@ local function write(problem, call)
   return text
 end
 
--- Ends the request with the error.
-function _M.refuse(problem)
-  local call = calls.current()
-  if call and call.instead and call.instead(call, problem) then
-    return
-  end
-  if call then
-    call.is_refused = true
-  end
+local function answer(problem, call)
   ngx.req.clear_header("Expect") -- else the body would be asked for
   local text = write(problem, call)
   if ngx.req.get_method() ~= "HEAD" then
@@ -38,6 +30,29 @@ function _M.refuse(problem)
     ngx.send_headers()
   end
   return ngx.exit(ngx.HTTP_OK)
+end
+
+-- Ends the request with the error.
+function _M.refuse(problem)
+  local call = calls.current()
+  if call and call.instead and call.instead(call, problem) then
+    return
+  end
+  if not call then
+    return answer(problem)
+  end
+  call.is_refused = true
+  if problems.closes(problem) then
+    call.problem = problem
+    return ngx.exec("@last") -- the server alone ends connections, and does so there
+  end
+  return answer(problem, call)
+end
+
+-- Answers with the error that ends the connection too.
+function _M.refuse_at_last()
+  local call = calls.current()
+  return answer(call.problem, call)
 end
 
 -- Puts the error in the place of an app's answer; for the header filter.

@@ -1,0 +1,384 @@
+"""What the gateway on nginx does beyond what every door does: its credentials, its lives, its workers, and what it refuses by itself."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from door_apps import DEADLINE_S, Request, ok, read_until, until
+from door_nginx import CALLER, NginxStage
+from door_stage import Answer
+from parts.nginx import START
+from tokens.attacks import API, APP_HOST, attacks, good
+
+from gateway.settings import DoorSettings
+from modelyard.domain.api_keys import new_key
+from modelyard.runtime.routes import RouteRemoved, RouteState
+
+pytestmark = pytest.mark.nginx
+
+SETTINGS = DoorSettings(absent_s=30.0, stall_s=2.0)
+LUA = START.parent / "lua" / "modelyard"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NginxStage]:
+    server = NginxStage(SETTINGS)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def stage(server: NginxStage) -> Iterator[NginxStage]:
+    server.set_up(SETTINGS)
+    yield server
+    server.take_down()
+
+
+def bearer(stage: NginxStage, token: str) -> Answer:
+    return stage.call("/", Authorization=f"Bearer {token}")
+
+
+# --- credentials
+
+
+def test_every_forged_token_is_refused_and_the_good_ones_pass(stage: NginxStage) -> None:
+    app = stage.deploy(ok())
+    known = stage.knowing.server(CALLER, "session-of-attacks")
+    forged = [attack for attack in attacks(known) if attack.audience == API and attack.token.isascii() and attack.token.isprintable()]
+    passed = [attack.name for attack in forged if len(attack.token) < 8000 and bearer(stage, attack.token).status != 401]
+    assert len(forged) >= 120
+    assert (passed, app.requests) == ([], [])
+    assert bearer(stage, good(known)).status == 200
+    assert bearer(stage, good(known, APP_HOST)).status == 401
+
+
+def test_every_forged_cookie_of_a_models_own_host_is_refused(stage: NginxStage) -> None:
+    app = stage.deploy(ok())
+    known = stage.knowing.server(CALLER, "session-of-attacks")
+    forged = [attack.token for attack in attacks(known) if attack.audience == APP_HOST]
+    stage.knowing.asked = []
+    for token in forged:
+        stage._cookies = dict.fromkeys(stage._cookies, token)
+        assert stage.call_own("/").status == 401
+    assert (len(forged) > 0, stage.knowing.asked, app.requests) == (True, [], [])
+
+
+def test_an_api_key_is_asked_about_once_and_ends_at_once_where_it_is_revoked(stage: NginxStage) -> None:
+    stage.deploy(ok())
+    key = new_key()
+    stage.knowing.api_keys[key.text] = CALLER
+    assert [bearer(stage, key.text).status for _ in range(3)] == [200, 200, 200]
+    assert stage.knowing.asked == [key.text]
+    stage.knowing.revoked = {f"key:{key.id}": 0}
+    del stage.knowing.api_keys[key.text]
+    until(lambda: bearer(stage, key.text).status == 401, "the revocation is known")
+
+
+@pytest.mark.parametrize("text", ["my_aaaaaaaaaaaa_" + "b" * 40 + "_00000000", "x", "", "Basic", "a b"])
+def test_what_cannot_be_a_credential_is_asked_about_nowhere(stage: NginxStage, text: str) -> None:
+    stage.deploy(ok())
+    answer = bearer(stage, text)
+    assert (answer.status, answer.code, stage.knowing.asked) == (401, "bad_credential", [])
+
+
+def test_tokens_of_a_key_that_signs_no_more_end(stage: NginxStage) -> None:
+    stage.deploy(ok())
+    assert stage.call("/").status == 200
+    keys, stage.knowing.keys = stage.knowing.keys, {}
+    try:
+        until(lambda: stage.call("/").status == 401, "the key is known to be gone")
+    finally:
+        stage.knowing.keys = keys
+    until(lambda: stage.call("/").status == 200, "the key is known again")
+
+
+# --- lives of the door, and its workers
+
+
+def test_a_door_that_was_killed_comes_back_with_all_routes(stage: NginxStage) -> None:
+    stage.deploy(ok())
+    assert stage.call("/").status == 200
+    workers = stage.nginx.workers()
+    stage.nginx.close(signal.SIGKILL)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "all of it is gone")
+    stage.nginx.start()
+    assert stage.call("/").code == "starting"
+    assert stage.routes.stats("model-1").in_flight == 0  # whoever asks it sees that it knows nothing, and tells it all
+    until(lambda: stage.call("/").status == 200, "the door knows keys and routes again")
+
+
+def test_a_worker_that_dies_takes_its_counts_along(stage: NginxStage) -> None:
+    arrived, release = threading.Event(), threading.Event()
+
+    def wait(_request: Request, _conn: socket.socket) -> bool:
+        arrived.set()
+        release.wait(DEADLINE_S)
+        return False
+
+    stage.deploy(wait)
+    with stage.raw(b"GET /m/ann/iris/ HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        assert arrived.wait(DEADLINE_S)
+        assert (stage.routes.stats("model-1").in_flight, stage.routes.calls_to("model-1", "i-1")) == (1, 1)
+        os.kill(stage.nginx.workers()[0], signal.SIGKILL)
+        until(stage.is_quiet, "the worker after it counts anew")
+        assert stage.routes.calls_to("model-1", "i-1") == 0
+    release.set()
+    stage.deploy(ok())
+    until(lambda: stage.call("/").status == 200, "the worker after it answers")
+
+
+def test_a_thousand_changes_of_routes_reload_nothing(stage: NginxStage, scaled: Callable[[int], int]) -> None:
+    app = stage.deploy(ok())
+    before = (stage.nginx.pid, stage.nginx.workers())
+    route = stage.routes.find(("ann", "iris"))
+    assert route is not None
+    for number in range(scaled(1000)):
+        stage.routes.apply([replace(route, model_id=f"m-{number}", name=f"n-{number}", label=f"n-{number}", version=number)])
+        assert stage.call("/", prefix=f"/m/ann/n-{number}").status == 200
+        assert app.requests[-1].get("x-modelyard-version") == [str(number)]
+        stage.routes.apply([RouteRemoved(f"m-{number}", "ann", f"n-{number}")])
+        assert stage.call("/", prefix=f"/m/ann/n-{number}").status == 404
+    assert (stage.nginx.pid, stage.nginx.workers()) == before
+
+
+def test_a_reload_by_its_operator_loses_no_route_and_no_count(stage: NginxStage) -> None:
+    arrived, release = threading.Event(), threading.Event()
+
+    def wait(request: Request, conn: socket.socket) -> bool:
+        if request.target == "/held":
+            arrived.set()
+            release.wait(DEADLINE_S)
+        return ok()(request, conn)
+
+    stage.deploy(wait)
+    workers = stage.nginx.workers()
+    with stage.raw(b"GET /m/ann/iris/held HTTP/1.1\r\nHost: localhost\r\n\r\n") as conn:
+        assert arrived.wait(DEADLINE_S)
+        stage.nginx.tell(signal.SIGHUP)
+        until(lambda: bool(set(stage.nginx.workers()) - set(workers)), "new workers are there")
+        assert stage.call("/").status == 200
+        assert stage.routes.stats("model-1").in_flight == 1
+        release.set()
+        assert read_until(conn, b"ok").startswith(b"HTTP/1.1 200 ")
+    until(stage.is_quiet, "the old worker counts out what it carried")
+
+
+def test_a_switch_of_versions_under_load_fails_no_call_and_never_goes_back(stage: NginxStage, scaled: Callable[[int], int]) -> None:
+    app = stage.deploy(lambda request, conn: ok(request.get("x-modelyard-version")[0].encode())(request, conn))
+    route = stage.routes.find(("ann", "iris"))
+    assert route is not None
+    seen: list[list[tuple[int, int]]] = [[], []]
+    ends = threading.Event()
+
+    def call(mine: list[tuple[int, int]]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=DEADLINE_S)
+        while not ends.is_set():
+            connection.request("GET", "/m/ann/iris/", headers=stage.sends)
+            answer = connection.getresponse()
+            mine.append((answer.status, int(answer.read() or b"0")))
+        connection.close()
+
+    callers = [threading.Thread(target=call, args=(mine,)) for mine in seen]
+    for caller in callers:
+        caller.start()
+    for version in range(4, 4 + scaled(200)):
+        count = len(app.requests)
+        stage.routes.apply([replace(route, version=version, instance=f"i-{version}")])
+        until(lambda count=count: len(app.requests) > count + 4, "calls go on")  # type: ignore[misc]
+    ends.set()
+    for caller in callers:
+        caller.join()
+    for mine in seen:
+        assert {status for status, _ in mine} == {200}
+        assert [version for _, version in mine] == sorted(version for _, version in mine)
+
+
+# --- what it refuses by itself
+
+SMUGGLED = b"GET /m/ann/iris/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
+HEAD = b"POST /m/ann/iris/x HTTP/1.1\r\nHost: localhost\r\n"
+SHAPES = [
+    HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Content-Length: 5\r\nContent-Length: 50\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Content-Length: 5, 50\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Content-Length: +5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Content-Length: -5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Content-Length: 0x5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Content-Length: 5 5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Content-Length: 99999999999999999999\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: identity\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding\t: chunked\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + CHUNKS + SMUGGLED,
+    HEAD + b'Transfer-Encoding: "chunked"\r\n\r\n' + CHUNKS + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;x\nhello\r\nzz\r\n\r\n" + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n" + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n" + SMUGGLED,
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n0\r\n\r\n" + SMUGGLED,
+    HEAD.replace(b"\r\n", b"\n") + b"Content-Length: 5\n\nhello" + SMUGGLED,
+    HEAD + b"X: y\nContent-Length: 5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"X: y\rContent-Length: 5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b" Content-Length: 5\r\n\r\nhello" + SMUGGLED,
+    HEAD + b"X: a\r\n b\r\n\r\n" + SMUGGLED,
+    HEAD + b"X\0: a\r\n\r\n" + SMUGGLED,
+    HEAD + b"Host: apps.localhost\r\nContent-Length: 5\r\n\r\nhello" + SMUGGLED,
+    HEAD.replace(b" HTTP/1.1", b" HTTP/1.1 x") + b"Content-Length: 5\r\n\r\nhello" + SMUGGLED,
+    HEAD.replace(b"/m/ann", b"http://localhost/m/ann") + b"Content-Length: 5\r\n\r\nhello" + SMUGGLED,
+    HEAD.replace(b"Host: localhost\r\n", b"") + b"Content-Length: 5\r\n\r\nhello" + SMUGGLED,
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=range(len(SHAPES)))
+def test_a_request_that_hides_another_is_refused_and_the_other_is_none(stage: NginxStage, shape: bytes) -> None:
+    app = stage.deploy(ok())
+    with stage.raw(shape) as conn:
+        answered = b""
+        while piece := conn.recv(65536):
+            answered += piece
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answered)]
+    assert len(statuses) == 1, answered
+    assert 400 <= statuses[0] < 600
+    assert app.requests == [] or [request.target for request in app.requests] == ["/x"]
+    assert statuses[0] != 200
+
+
+def test_a_host_that_is_not_ours_is_refused(stage: NginxStage) -> None:
+    answer = stage.call("/", Host="evil.test")
+    assert (answer.status, answer.code) == (421, "host_refused")
+
+
+def test_a_page_of_another_site_changes_nothing(stage: NginxStage) -> None:
+    app = stage.deploy(ok())
+    for fields in ({"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.test"}):
+        answer = stage.call("/", "POST", b"x", **fields)
+        assert (answer.status, answer.code, app.requests) == (403, "cross_site", [])
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "GET\t", "", "get"])
+def test_odd_methods_reach_no_app(stage: NginxStage, method: str) -> None:
+    app = stage.deploy(ok())
+    with stage.raw(f"{method} /m/ann/iris/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()) as conn:
+        assert re.match(rb"HTTP/1\.1 4\d\d ", read_until(conn, b"\r\n\r\n"))
+    assert app.requests == []
+
+
+def test_a_mistake_in_lua_lets_nothing_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "nginx"
+    import shutil  # noqa: PLC0415 - this case alone copies the program
+
+    shutil.copytree(START.parent, broken)
+    admission = broken / "lua" / "modelyard" / "admission.lua"
+    admission.write_text(admission.read_text().replace("local scopes = principal.scopes", "local scopes = principal.no.such"))
+    monkeypatch.setattr("parts.nginx.START", broken / "start")
+    stage = NginxStage(SETTINGS)
+    try:
+        app = stage.deploy(ok())
+        answer = stage.call("/")
+        assert (answer.status, answer.code, app.requests) == (500, "internal", [])
+        until(stage.is_quiet, "the call is counted out all the same")
+        stage.take_down()
+    finally:
+        with pytest.raises(AssertionError, match="admission.lua"):
+            stage.close()
+
+
+def test_slow_callers_are_let_go_and_honest_ones_are_answered(stage: NginxStage, scaled: Callable[[int], int]) -> None:
+    stage.deploy(ok())
+    slow = []
+    for number in range(scaled(500)):
+        conn = socket.create_connection(("127.0.0.1", stage.port), timeout=DEADLINE_S)
+        begun = (
+            b"GET /m/ann/iris/ HTTP/1.1\r\nHost: local"
+            if number % 2
+            else b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"
+        )
+        conn.sendall(begun)
+        slow.append(conn)
+    assert {stage.call("/").status for _ in range(20)} == {200}
+    end = time.monotonic() + 30
+    for conn in slow[::2]:
+        conn.settimeout(max(0.1, end - time.monotonic()))
+        read = b""
+        try:
+            while piece := conn.recv(65536):
+                read += piece
+        except ConnectionResetError:
+            pass
+    for conn in slow:
+        conn.close()
+
+
+# --- the control socket
+
+
+def control(stage: NginxStage, method: str, path: str, body: object = None) -> tuple[int, bytes, str]:
+    with socket.socket(socket.AF_UNIX) as conn:
+        conn.settimeout(DEADLINE_S)
+        conn.connect(str(stage.run / "door.sock"))
+        text = b"" if body is None else json.dumps(body).encode()
+        conn.sendall(
+            b"%b %b HTTP/1.1\r\nHost: door\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+            % (method.encode(), path.encode(), len(text), text)
+        )
+        read = b""
+        while piece := conn.recv(65536):
+            read += piece
+    head, _, rest = read.partition(b"\r\n\r\n")
+    boot = re.search(rb"modelyard-boot: (\w+)", head, re.IGNORECASE)
+    return int(head[9:12]), rest, boot[1].decode() if boot else ""
+
+
+def test_the_control_socket_takes_nothing_that_is_late(stage: NginxStage) -> None:
+    stage.deploy(ok())
+    assert control(stage, "PUT", "/routes", {"edition": {"term": 0, "generation": 99}, "routes": []})[0] == 409
+    assert control(stage, "PATCH", "/routes", {"edition": {"term": 1, "generation": 1}, "steps": []})[0] == 409
+    assert stage.call("/").status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [("PUT", "/routes", "x"), ("PATCH", "/routes", {}), ("POST", "/stats", None), ("GET", "/reaching", None)]
+)
+def test_the_control_socket_refuses_rubbish_and_says_which_life_it_has(stage: NginxStage, method: str, path: str, body: object) -> None:
+    status, _, boot = control(stage, method, path, body)
+    assert (status, len(boot)) == (400, 16)
+    assert control(stage, "GET", "/")[0] == 404
+
+
+def test_many_models_are_told_and_looked_at_at_once(stage: NginxStage, scaled: Callable[[int], int]) -> None:
+    stage.deploy(ok())
+    route = stage.routes.find(("ann", "iris"))
+    assert route is not None
+    count = scaled(10_000)
+    stage.routes.replace([replace(route, model_id=f"many-{n}", name=f"n-{n}", label=f"n-{n}") for n in range(count)])
+    assert stage.call("/", prefix=f"/m/ann/n-{count - 1}").status == 200
+    assert stage.call("/").status == 404
+    seen = stage.routes.overview([*(f"many-{n}" for n in range(count)), "never-heard-of"])
+    assert len(seen) == count + 1
+    assert [name for name, stats in seen.items() if stats.calls] == [f"many-{count - 1}"]
+
+
+def test_a_second_door_of_the_folder_is_refused(stage: NginxStage, tmp_path: Path) -> None:
+    import subprocess  # noqa: PLC0415 - this case alone starts one by hand
+
+    told = {"PATH": os.environ["PATH"], "MODELYARD_DATA": str(stage.folder), "MODELYARD_GATEWAY__WORK": str(tmp_path)}
+    second = subprocess.run([START], env=told, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert (second.returncode, "another gateway" in second.stderr) == (1, True)
+    stage.deploy(ok(), RouteState.RUNNING)
+    assert stage.call("/").status == 200
