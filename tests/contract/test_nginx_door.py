@@ -295,7 +295,7 @@ def test_a_mistake_in_lua_lets_nothing_pass(tmp_path: Path, monkeypatch: pytest.
         until(stage.is_quiet, "the call is counted out all the same")
         stage.take_down()
     finally:
-        with pytest.raises(AssertionError, match="admission.lua"):
+        with pytest.raises(AssertionError, match=r"admission\.lua"):
             stage.close()
 
 

@@ -135,9 +135,7 @@ end
 
 local function rewritten(value, place)
   local text = match(value, "^[%z\1-\32]*(.-)[%z\1-\32]*$"):gsub("[\t\r\n]", "")
-  text = text:gsub("[\127-\255]", function(char)
-    return char == "\127" and char or string.format("%%%02X", string.byte(char))
-  end):gsub(" ", "%%20")
+  text = text:gsub("[\127-\255]", function(char) return string.format("%%%02X", string.byte(char)) end):gsub(" ", "%%20")
   if find(text, "[%z\1-\32\127]") then
     return nil
   end

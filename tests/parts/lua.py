@@ -1,0 +1,81 @@
+"""Functions of the gateway's Lua, called one by one in nginx itself."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from parts.nginx import START, STARTS_WITHIN_S
+
+CONF = """
+load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
+daemon off; master_process off; pid %(folder)s/pid; error_log stderr warn; env MODELYARD_RUN;
+events {}
+http {
+  access_log off; client_body_temp_path %(folder)s/a; proxy_temp_path %(folder)s/b; fastcgi_temp_path %(folder)s/c;
+  uwsgi_temp_path %(folder)s/d; scgi_temp_path %(folder)s/e;
+  lua_package_path "%(here)s/lua/?.lua;;";
+  lua_shared_dict routes 8m; lua_shared_dict counts 8m; lua_shared_dict trust 8m; lua_shared_dict limits 8m; lua_shared_dict proven 8m;
+  init_by_lua_block { require "resty.core" }
+  server {
+    listen unix:%(folder)s/lua.sock;
+    client_max_body_size 64m; client_body_buffer_size 64m;
+    location / {
+      content_by_lua_block {
+        local cjson = require "cjson"
+        cjson.encode_invalid_numbers(true)
+        ngx.req.read_body()
+        local asked = cjson.decode(ngx.req.get_body_data())
+        local call = require("modelyard." .. asked.module)[asked.name]
+        local told = {}
+        for n, words in ipairs(asked.calls) do
+          local got = { call(unpack(words)) }
+          told[n] = got[1] == nil and cjson.null or got
+        end
+        ngx.print(cjson.encode(told))
+      }
+    }
+  }
+}
+"""
+
+
+class Lua:
+    """An nginx that answers what a function gives."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lua.sock"
+        conf = folder / "lua.conf"
+        conf.write_text(CONF % {"folder": folder, "here": START.parent})
+        environment = {"PATH": os.environ["PATH"], "MODELYARD_RUN": str(folder)}
+        self._process = subprocess.Popen(["nginx", "-e", "stderr", "-p", folder, "-c", conf], env=environment, stderr=subprocess.PIPE)
+        end = time.monotonic() + STARTS_WITHIN_S
+        while not self._path.exists():
+            assert self._process.poll() is None, self._process.stderr and self._process.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    def ask(self, module: str, name: str, calls: list[list[Any]]) -> list[Any]:
+        """What the function of the module gives for each of these argument lists: None, or all of its values; texts stand for bytes."""
+        body = json.dumps({"module": module, "name": name, "calls": calls}, ensure_ascii=False).encode("latin-1")
+        with socket.socket(socket.AF_UNIX) as conn:
+            conn.settimeout(STARTS_WITHIN_S)
+            conn.connect(str(self._path))
+            conn.sendall(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            read = b""
+            while piece := conn.recv(1 << 20):
+                read += piece
+        head, _, answer = read.partition(b"\r\n\r\n")
+        assert b" 200 " in head.splitlines()[0], read
+        return list(json.loads(answer.decode("latin-1")))
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(STARTS_WITHIN_S)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
