@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local counts = require "modelyard.counts"
 local routes = require "modelyard.routes"
+local trust = require "modelyard.trust"
 
 local _M = {}
 
@@ -40,7 +41,14 @@ local function reaching()
   tell({ calls = counts.calls_to(asked.instance, routes.keys(asked.model)) })
 end
 
+-- Whether calls can be answered: who signs tokens is known, and where models run.
+local function ready()
+  ngx.status = trust.look() and routes.is_told() and 200 or 503
+  ngx.header["Content-Length"] = 0
+end
+
 local ANSWERS = {
+  ["GET /readyz"] = ready,
   ["PUT /routes"] = function() took(routes.replace(body())) end,
   ["PATCH /routes"] = function() took(routes.change(body())) end,
   ["POST /stats"] = stats,

@@ -111,6 +111,11 @@ function _M.instance_gone()
     "Call again; if it happens again, look into the model's log.")
 end
 
+function _M.no_inlet()
+  return _M.new("unavailable", "no_inlet", "This gateway reaches instances through the sockets of their inlets, and this one has none.",
+    "Set `runtime` to `docker`, or let a gateway without nginx answer: modelyard serve gateway")
+end
+
 function _M.bad_answer(why)
   return _M.new("bad_answer", "bad_answer", "The model's answer is not HTTP as it should be: " .. why .. ".", "Look into the model's log.")
 end

@@ -51,7 +51,7 @@ function _M.reach(call)
   else
     calls.direct(call, call.route)
   end
-  return not call.peer and problems.instance_gone() or nil
+  return not call.peer and problems.no_inlet() or nil
 end
 
 -- As `reach`, for a body that can be sent once: that somebody listens is seen before.
