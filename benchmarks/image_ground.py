@@ -54,11 +54,12 @@ class Yard:
         self._held = ExitStack()
         self.id = yard_of(folder)
         self.reference = ""
+        self._sockets = f"modelyard-bench-{self.id}"
         self._built: dict[str, Built] = {}
 
     def __enter__(self) -> Self:
         self.engine = DockerEngine()
-        options = DockerOptions(self.id, self.folder / "output", INLET, f"modelyard-bench-{self.id}", outlived=False)
+        options = DockerOptions(self.id, self.folder / "output", INLET, self._sockets, outlived=False)
         self._runtime = DockerRuntime(DockerEngine(), options)
         self._builder = DockerBuilder(
             DockerEngine(), self._runtime, BuildSettings(), self.id, folder=self.folder / "builds", cache=self._cache
@@ -70,8 +71,8 @@ class Yard:
         self._builder.empty_cache()
         self._builder.close()
         self._runtime.close()
-        for each in self.engine.volumes([label(YARD, self.id)]):
-            self.engine.remove_volume(each["Name"])
+        for name in (self._sockets, *(each["Name"] for each in self.engine.volumes([label(YARD, self.id)]))):
+            self.engine.remove_volume(name)
         self.engine.close()
 
     def build(self, path: Path, plan: Plan, version_id: str) -> dict[str, float]:

@@ -30,6 +30,8 @@ from upload_service.tools import Outcome
 CACHE, OUT, TOOLS = "/cache", "/out", "usr/lib/modelyard-build"
 UV, PROGRAM_FILE = f"/{TOOLS}/uv", f"/{TOOLS}/install.py"
 SEEN_BYTES = 400
+RESOLVED = "Resolved "
+"""What uv prints once it has found everything."""
 _CACHE_LOCK = "cache"
 
 
@@ -65,8 +67,10 @@ class Phases:
         """
         tools = self._tools(base, log)
         with self._throw_aways.made(log) as parts:
-            container, outcome = self._install(parts, tools, base, lock, log)
-            if outcome.status == install_program.NOT_CACHED:
+            container, outcome = self._install(parts, tools, base, lock, hesitating := _Hesitating(log))
+            if outcome.status != install_program.NOT_CACHED:
+                hesitating.tell()
+            else:
                 log("install: the cache lacks some of it; fetching")
                 self._fetch(parts, tools, base, lock, log)
                 container, outcome = self._install(parts, tools, base, lock, log)
@@ -171,6 +175,29 @@ class Phases:
             )
             self._engine.load(load_stream(config, layer, len(base.diff_ids), [tag]))
         return tag
+
+
+class _Hesitating:
+    """Keeps the lines of a try back until it is known that the cache has what it needs: why it has not is nobody's concern."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._held: list[str] | None = []
+        self.check = log.check
+
+    def __call__(self, *lines: str) -> None:
+        if self._held is None:
+            self._log(*lines)
+            return
+        self._held += lines
+        if any(line.startswith(RESOLVED) for line in lines):
+            self.tell()
+
+    def tell(self) -> None:
+        """Hand on what was kept back, and everything from now on."""
+        held, self._held = self._held, None
+        if held:
+            self._log(*held)
 
 
 def _variables() -> dict[str, str]:

@@ -121,7 +121,7 @@ class Stage:
         self.kernel = Kernel(told, Database(url, bell), blobs, bell, lambda: time.time() + self.ahead_s)
         self.database = self.kernel.database
         self._kernels = {name: replace(self.kernel, database=Database(own, bell)) for name, own in (users or {}).items()}
-        self.builder = FakeBuilder()
+        self.builder = FakeBuilder(told.runtime)
         self.bus = LocalBus(self.database, self.kernel.clock)
         self.claims = Claims(self.database, told.build.lease_s, self.kernel.clock)
         self.passwords = CountedPasswords(told.auth.hashes_at_once, CHEAP)
