@@ -37,8 +37,12 @@ class Sweeper:
 
     def step(self) -> bool:
         """Sweep once, unless another process does."""
-        if not self._database.holds(TURN):
-            return False
+        if self._database.holds(TURN) and (removed := self.sweep()):
+            log.info("swept", removed=removed)
+        return False
+
+    def sweep(self) -> int:
+        """Sweep now, and return how much was removed; nobody else may."""
         removed = self._blobs.sweep_staging(self._grace_s, time.time()) + self._builder.sweep()
         # Each listing comes before its rows are read: what is new in between is not in the listing. What no row names is asked for
         # once more under its lock, which whoever writes a row that names it holds from before the file is there.
@@ -47,9 +51,7 @@ class Sweeper:
             removed += self._sweep_blobs(session, digests)
             removed += self._sweep_references(session, references)
             removed += self._sweep_code(session, code)
-        if removed:
-            log.info("swept", removed=removed)
-        return False
+        return removed
 
     def _sweep_blobs(self, session: Session, digests: Iterable[Digest]) -> int:
         kept = (VersionRow.state != VersionState.DELETED) | ~VersionRow.purge

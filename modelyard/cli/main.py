@@ -5,7 +5,24 @@ from typing import Annotated
 import typer
 
 from modelyard import __version__
-from modelyard.cli import accounts, builds, calls, demo, deploy, doctor, down, events, keys, local, models, serve, sharing, users, weights
+from modelyard.cli import (
+    accounts,
+    builds,
+    calls,
+    demo,
+    deploy,
+    disk,
+    doctor,
+    down,
+    events,
+    keys,
+    local,
+    models,
+    serve,
+    sharing,
+    users,
+    weights,
+)
 from modelyard.cli.command import DataSetting, Group, JsonFlag, OwnerSetting, ServerSetting, TokenSetting
 from modelyard.cli.invocation import Invocation
 
@@ -41,7 +58,7 @@ def modelyard(
     ctx.obj = Invocation(server, data, token, owner, as_json)
 
 
-for group in (local, serve, deploy, builds, models, weights, calls, sharing, events, accounts, keys, users, demo, doctor, down):
+for group in (local, serve, deploy, builds, models, weights, calls, sharing, events, accounts, keys, users, demo, disk, doctor, down):
     group.register(app)
 
 
