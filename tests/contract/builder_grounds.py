@@ -60,6 +60,7 @@ class Ground:
     Args:
         fresh: Another builder over the same folders and engine, as another process has it.
         left: What the builder has left beside what it lists, for people.
+        label: Whose models these are, of which people know the names: another yard's have others.
     """
 
     builder: Builder
@@ -69,6 +70,7 @@ class Ground:
     fresh: Callable[[], Builder]
     left: Callable[[], list[str]]
     log: Lines = field(default_factory=Lines)
+    label: str = "ada/fruit"
 
     def is_clean(self) -> bool:
         """Whether it comes to leave nothing: what takes long to remove is removed when the build has ended."""
@@ -85,7 +87,7 @@ class Ground:
             for name, text in files.items():
                 archive.writestr(zipfile.ZipInfo(name), text)
         path.write_bytes(made.getvalue())
-        return Source(version_id, path, "ada/fruit", number, "ab" * 32, "tells fruits")
+        return Source(version_id, path, self.label, number, "ab" * 32, "tells fruits")
 
 
 def plan(*requirements: str, **told: object) -> Plan:

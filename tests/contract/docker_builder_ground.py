@@ -42,16 +42,14 @@ def docker_ground(folder: Path, *, loads: bool = True, base: str = "index", pass
             found = [*engine.containers(mine), *engine.volumes(mine), *engine.networks(mine)]
             return [str(each.get("Name") or each["Id"]) for each in found]
 
-        yield Ground(fresh(), runtime, index, folder, fresh, left)
+        yield Ground(fresh(), runtime, index, folder, fresh, left, label=f"ada/fruit-{world.yard}")
 
 
 def clear(engine: DockerEngine, yard: str) -> None:
-    """Remove a yard's images and volumes; its containers are gone."""
-    for kind in (CODE_IMAGES, ENVIRONMENT_IMAGES, TOOL_IMAGES):
-        for tag in engine.images(f"{kind}/{yard}:*"):
-            found = engine.image(tag)
-            for each in found["RepoTags"] if found else ():
-                engine.untag(each)
+    """Remove a yard's images and volumes; its containers are gone. An image of the same bytes may be another yard's too."""
+    mine = [tag for kind in (CODE_IMAGES, ENVIRONMENT_IMAGES, TOOL_IMAGES) for tag in engine.images(f"{kind}/{yard}:*")]
+    for tag in [*engine.images(f"ml-models/ada/fruit-{yard}:*"), *mine]:
+        engine.untag(tag)
     for each in engine.containers([label(YARD, yard)]):
         engine.remove(each["Id"])
     for each in engine.volumes([label(YARD, yard)]):

@@ -129,7 +129,7 @@ def test_the_image_runs_by_itself_as_nobody_and_says_so(ground: Ground, engine: 
     image = engine.image(tag)
     assert image
     assert (image["Config"]["User"], image["Created"]) == ("65532:65532", "1970-01-01T00:00:00Z")
-    assert image["Config"]["Labels"]["org.opencontainers.image.title"] == "ada/fruit"
+    assert image["Config"]["Labels"]["org.opencontainers.image.title"] == ground.label
     for flags in ([], ["--read-only"], ["--read-only", "--tmpfs", "/app:rw,exec,mode=1777,size=8m"]):
         started = ["docker", "run", "--rm", "-d", "--network", "none", "--label", label(YARD, yard(ground)), *flags, tag]
         container = subprocess.run(started, capture_output=True, text=True, check=True).stdout.strip()
@@ -144,10 +144,10 @@ def test_people_s_names_lead_to_the_version_that_serves_and_go_with_it(ground: G
     told = plan("greeting==1.0")
     made(ground, told, "v1", 1)
     made(ground, told, "v2", 2, APP + "# changed\n")
-    names = ["ml-models/ada/fruit:latest", "ml-models/ada/fruit:v1", "ml-models/ada/fruit:v2"]
+    names = [f"ml-models/{ground.label}:{tag}" for tag in ("latest", "v1", "v2")]
     found = {name: (engine.image(name) or {"Id": ""})["Id"] for name in names[1:]}
     for version_id, name in (("v1", names[1]), ("v2", names[2])):
-        ground.builder.serve("ada/fruit", version_id)
+        ground.builder.serve(ground.label, version_id)
         assert (engine.image(names[0]) or {"Id": ""})["Id"] == found[name]
     ground.builder.remove_code("v2")
     assert [engine.image(name) is not None for name in names] == [False, True, False]
