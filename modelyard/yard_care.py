@@ -52,6 +52,7 @@ def collect(settings: Settings, *, caches: bool) -> Freed:
         check_schema(kernel.database)
         before = _total(settings.data, builder)
         parts = Sweeper(kernel.database, kernel.blobs, builder, 0.0).sweep()
+        builder.sweep()  # what was only renamed away goes now
         emptied = builder.empty_cache() if caches else 0
         after = _total(settings.data, builder)
         # The engine's count of a volume that is gone is gone with it.
