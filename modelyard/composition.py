@@ -119,8 +119,16 @@ def docker_runtime(settings: Settings, on_change: Callable[[str], None], roles: 
         warm_inlets=told.warm_inlets,
         roles=roles,
         outlived=set(roles) != set(Role),
+        fetch=_fetching(settings),
     )
     return DockerRuntime(DockerEngine(told.url), options, on_change=on_change)
+
+
+def _fetching(settings: Settings) -> Callable[[str], None] | None:
+    from upload_service.docker_engine import DockerEngine  # noqa: PLC0415 - its library is there only where an engine is
+    from upload_service.registry import Registry  # noqa: PLC0415 - as above
+
+    return Registry(DockerEngine(settings.docker.url), settings.registry.url).fetch if settings.registry.url else None
 
 
 @dataclass(frozen=True, slots=True)

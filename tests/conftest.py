@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from parts import engine, kafka, nginx, postgres, postgres_container
+from parts import engine, kafka, nginx, postgres, postgres_container, registry
 from parts.model_modules import imported as model_modules_of
 
 LEFT = pytest.StashKey[int]()
@@ -105,7 +105,7 @@ def _missing(part: str) -> str:
     why = {
         "sandbox": _missing_sandbox,
         "browser": lambda: "" if shutil.which("chromium") else "chromium is not installed",
-        "docker": lambda: engine.missing(postgres.IMAGE, kafka.IMAGE, engine.PYTHON, engine.INLET),
+        "docker": lambda: engine.missing(postgres.IMAGE, kafka.IMAGE, engine.PYTHON, engine.INLET) or registry.missing(),
         "kafka": kafka.missing,
         "postgres": postgres.missing,
         "nginx": nginx.missing,

@@ -7,23 +7,30 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import structlog
+
 from modelyard.domain.ids import instance_name
 from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
+from modelyard.runtime import engine_names
+from modelyard.runtime.engine import EngineAway, EngineRefusedError
 from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime
 from upload_service import image_launcher, image_recipes, install_program
 from upload_service.archive import read_archive
-from upload_service.base_image import BaseImages
+from upload_service.base_image import BaseImages, Unheard
 from upload_service.build_locks import BuildLocks
-from upload_service.builders import Boot, Built, Log, Source
+from upload_service.builders import Boot, BuildError, Built, Log, Source
 from upload_service.engine import BuildEngine
 from upload_service.environments import size_of
 from upload_service.first_boot import first_boot, verify_name
 from upload_service.images import Images
 from upload_service.locks import SERVER_MARK, Locks, index_words
 from upload_service.phases import Phases
+from upload_service.registry import Registry
 from upload_service.throw_away import ThrowAways
 from upload_service.tools import Tools
+
+log = structlog.get_logger(__name__)
 
 BUILDER_VERSION = "1"
 """Part of every environment's digest: raise it when the same lock must give another environment."""
@@ -38,17 +45,28 @@ class DockerBuilder:
         folder: A folder on the disk: locks between builders, and layers on their way.
         cache: uv's cache for resolving, on this side.
         loads: Whether to try to load layers into the engine; else it builds them.
+        registry: Where images go beside the engine; None: nowhere.
     """
 
     runtime_name = "docker"
 
     def __init__(
-        self, engine: BuildEngine, runtime: Runtime, settings: BuildSettings, yard: str, *, folder: Path, cache: Path, loads: bool = True
+        self,
+        engine: BuildEngine,
+        runtime: Runtime,
+        settings: BuildSettings,
+        yard: str,
+        *,
+        folder: Path,
+        cache: Path,
+        loads: bool = True,
+        registry: Registry | None = None,
     ) -> None:
         spool = folder / "layers"
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.yard = yard
         self._engine = engine
+        self._registry = registry
         self._runtime = runtime
         self._settings = settings
         self._cache = cache
@@ -96,6 +114,9 @@ class DockerBuilder:
     def package(self, source: Source, built: Built, plan: Plan, log: Log) -> Built:
         """The version's image: one layer of code on top of the environment's."""
         size_bytes = self._images.add_code(source, self._bases.found(), built.reference, plan, log)
+        if self._registry is not None:
+            for tag in (engine_names.code_image(self.yard, source.version_id), engine_names.public_image(source.label, source.number)):
+                self._registry.push(tag, log)
         return Built(built.reference, built.size_bytes + size_bytes)
 
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
@@ -113,7 +134,13 @@ class DockerBuilder:
 
     def serve(self, label: str, version_id: str | None) -> None:
         """Let `ml-models/{username}/{model_name}:latest` lead to this version's image."""
-        self._images.serve(label, version_id)
+        try:
+            self._images.serve(label, version_id)
+            if self._registry is not None and version_id is not None:
+                self._registry.push(engine_names.public_image(label), Unheard())
+        except (BuildError, EngineAway, EngineRefusedError) as error:
+            # The version is ready whether or not people's name leads to it.
+            log.warning("the name of what serves is left as it was", label=label, why=str(error))
 
     def remove_code(self, version_id: str) -> int:
         """Remove the version's pair and its image."""

@@ -54,9 +54,12 @@ def docker_builder(kernel: Kernel, runtime: Runtime, yard: str) -> Builder:
     """
     from upload_service.docker_builder import DockerBuilder  # noqa: PLC0415 - its library is there only where an engine is
     from upload_service.docker_engine import DockerEngine  # noqa: PLC0415 - as above
+    from upload_service.registry import Registry  # noqa: PLC0415 - as above
 
     settings, engine = kernel.settings, DockerEngine(kernel.settings.docker.url)
-    return DockerBuilder(engine, runtime, settings.build, yard, folder=settings.data / "builds", cache=settings.data / "uv-cache")
+    registry = Registry(engine, settings.registry.url) if settings.registry.url else None
+    folder, cache = settings.data / "builds", settings.data / "uv-cache"
+    return DockerBuilder(engine, runtime, settings.build, yard, folder=folder, cache=cache, registry=registry)
 
 
 def upload(kernel: Kernel, admit: Callable[[Digest], None]) -> Service:

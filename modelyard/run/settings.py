@@ -22,7 +22,7 @@ from modelyard.bus.settings import KafkaSettings
 from modelyard.domain.errors import Invalid
 from modelyard.domain.plan import GIB, MIB
 from modelyard.run.otlp import OtelSettings
-from modelyard.runtime.settings import DockerSettings
+from modelyard.runtime.settings import DockerSettings, RegistrySettings
 from modelyard.weights.settings import ModelsSettings
 
 # At most 200 characters: a label and a dot come before it. The last part has a letter, else it would read as an address.
@@ -180,6 +180,7 @@ class Settings(BaseSettings):
     run: RunSettings = RunSettings()
     kafka: KafkaSettings = KafkaSettings()
     docker: DockerSettings = DockerSettings()
+    registry: RegistrySettings = RegistrySettings()
     ceilings: CeilingSettings = CeilingSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()

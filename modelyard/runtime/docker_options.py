@@ -1,6 +1,6 @@
 """How a process uses a container engine."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class DockerOptions:
         warm_inlets: How many inlets wait for models that do not run.
         roles: The instances that this process acts on; others it only lists.
         outlived: Whether instances go on when this process ends.
+        fetch: Brings an image that the engine lacks, by its tag; None: there is nowhere to fetch it from.
     """
 
     yard: str
@@ -34,3 +35,4 @@ class DockerOptions:
     warm_inlets: int = 32
     roles: Collection[Role] = tuple(Role)
     outlived: bool = True
+    fetch: Callable[[str], None] | None = None

@@ -3,6 +3,7 @@
 import threading
 
 from modelyard.domain.plan import MIB
+from modelyard.runtime import engine_names
 from modelyard.runtime.census import Census
 from modelyard.runtime.container import Container
 from modelyard.runtime.docker_options import DockerOptions
@@ -77,12 +78,22 @@ class Pairs:
         self._make_weights(pair.spec)
         if app is None or app.spec != pair.digest or app.network_of != inlet.id:
             self._discard(app)
+            self._fetch(engine_names.code_image(self._options.yard, pair.spec.version_id))
             app = self._create(pair.app_name, pair.app(inlet.id))
         return inlet, app
 
     def _pair(self, spec: InstanceSpec) -> Pair:
         options, volume = self._options, self._volume
         return Pair(spec, options.yard, self._inlet(), volume.inlet_user, volume.folder(spec.name), options.weights_at)
+
+    def _fetch(self, tag: str) -> None:
+        """Have the app's image here, where it can be fetched and is not."""
+        if self._options.fetch is None or self._engine.image(tag) is not None:
+            return
+        try:
+            self._options.fetch(tag)
+        except EngineRefusedError as error:
+            raise StartError(f"the image {tag} is not here, and cannot be fetched: {error}") from error
 
     def _make_weights(self, spec: InstanceSpec) -> None:
         """The folder of each entry that the app reads: what comes later is seen by a running app."""

@@ -5,6 +5,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class RegistrySettings(BaseModel):
+    """A private registry that keeps the images of models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(default="", pattern=r"^([a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*)?$")
+    """Host, port and path before all names, such as `registry.example.com:5000/models`; no registry where it is not set."""
+
+
 class DockerSettings(BaseModel):
     """Where the engine is and what it is to use, for `runtime = "docker"`."""
 

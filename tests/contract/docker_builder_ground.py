@@ -14,10 +14,13 @@ from modelyard.runtime.engine_names import CODE_IMAGES, ENVIRONMENT_IMAGES, TOOL
 from upload_service.builders import Builder
 from upload_service.docker_builder import DockerBuilder
 from upload_service.docker_engine import DockerEngine
+from upload_service.registry import Registry
 
 
 @contextmanager
-def docker_ground(folder: Path, *, loads: bool = True, base: str = "index", password: str = "", **settings: Any) -> Iterator[Ground]:
+def docker_ground(
+    folder: Path, *, loads: bool = True, registry: str = "", base: str = "index", password: str = "", **settings: Any
+) -> Iterator[Ground]:
     """A builder; packages are fetched over the machine's own network, where the index is."""
     with ExitStack() as held:
         index = held.enter_context(package_index.serving(base, password))
@@ -26,14 +29,15 @@ def docker_ground(folder: Path, *, loads: bool = True, base: str = "index", pass
         held.callback(engine.close)
         held.callback(world.close)
         held.callback(clear, engine, world.yard)
-        runtime = world.runtime(folder / "output")
+        runtime = world.runtime(folder / "output", fetch=Registry(engine, registry).fetch if registry else None)
         held.callback(runtime.close)
         told = BuildSettings(**{"index_url": index.url, "ca_bundle": None, "network": "host", "step_timeout_s": 120, **settings})
 
         def fresh() -> Builder:
-            made = DockerBuilder(
-                DockerEngine(), runtime, told, world.yard, folder=folder / "builds", cache=folder / "uv-cache", loads=loads
-            )
+            own = DockerEngine()
+            kept = Registry(own, registry) if registry else None
+            folders = {"folder": folder / "builds", "cache": folder / "uv-cache"}
+            made = DockerBuilder(own, runtime, told, world.yard, **folders, loads=loads, registry=kept)
             held.callback(made.close)
             return made
 
