@@ -1,13 +1,19 @@
 """The image below all others: its layers, and the interpreter that environments are made for."""
 
 import json
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
+from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log
 from upload_service.engine import BuildEngine, EngineRefusedError, Json
 from upload_service.throw_away import Program, ThrowAways
 
+NOBODY = "000000000000"
+"""The yard of whoever only looks."""
+LOOKS_WITHIN_S = 60.0
 OLDEST_PYTHON = (3, 11)
 OLDEST_GLIBC = (2, 17)
 _KNOWN_GLIBC_MINORS = (17, 28, *range(31, 41))
@@ -147,3 +153,20 @@ class BaseImages:
             f"The base image {self._name} cannot be built on: {why}.",
             "Name another one by the setting build.base_image.",
         )
+
+
+def look(engine: BuildEngine, name: str) -> BaseImage | None:
+    """What the image is, asked of it in a container that is gone afterwards; None where the engine lacks it.
+
+    Raises:
+        BuildError: `base_image_unfit`.
+        EngineAway: It does not answer.
+    """
+    if engine.image(name) is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="modelyard-look-") as folder:
+        throw_aways = ThrowAways(engine, BuildLocks(Path(folder)), NOBODY, LOOKS_WITHIN_S)
+        try:
+            return BaseImages(engine, throw_aways, name).find(Unheard())
+        finally:
+            throw_aways.close()

@@ -50,7 +50,10 @@ def doctor(invocation: Invocation) -> None:
     checks = [check_python(sys.version_info[:3]), check_uv(), check_sqlite(sqlite3.sqlite_version_info)]
     checks += [check_disk(settings.data), check_port(settings.host, settings.port, settings.data)]
     if settings.runtime == "docker":
-        checks += check_engine(_engine_report(settings))
+        report = _engine_report(settings)
+        checks += check_engine(report)
+        if report.usable:
+            checks.append(_base_image(settings))
     else:
         checks += check_sandbox(_probed(settings), trusted=settings.trust_uploads)
         checks.append(Check("docker", "ok", "not needed: `runtime` is `process`"))
@@ -145,6 +148,23 @@ def check_engine(report: "Report") -> Iterator[Check]:
         yield Check("docker", "fail", f"{report.why} ({told})" if told else report.why, report.mend)
     for note in report.notes:
         yield Check("docker", "warn", note)
+
+
+def _base_image(settings: "Settings") -> Check:
+    """Whether images can be built on the base image, by asking its own Python; one that is not here is fetched by the first build."""
+    from upload_service.base_image import look  # noqa: PLC0415 - only this check needs it
+    from upload_service.builders import BuildError  # noqa: PLC0415 - as the line before
+    from upload_service.docker_engine import DockerEngine  # noqa: PLC0415 - its library is there only where an engine is
+
+    name = settings.build.base_image
+    with closing(DockerEngine(settings.docker.url)) as engine:
+        try:
+            found = look(engine, name)
+        except BuildError as error:
+            return Check("base image", "fail", error.message, error.mend)
+    if found is None:
+        return Check("base image", "warn", f"the engine has no {name} yet; the first build fetches it", f"docker pull {name}")
+    return Check("base image", "ok", f"{name}: Python {'.'.join(map(str, found.python))}, {found.uv_platform}")
 
 
 def register(app: typer.Typer) -> None:

@@ -14,6 +14,8 @@ from docker_builder_ground import docker_ground
 
 from modelyard.domain.plan import Plan
 from modelyard.runtime.engine_names import BUILD, ROLE, YARD, code_image, environment_image, label
+from upload_service.base_image import look
+from upload_service.builders import BuildError
 from upload_service.docker_builder import DockerBuilder
 from upload_service.docker_engine import DockerEngine
 
@@ -232,3 +234,15 @@ def test_what_is_counted_is_what_the_engine_counts(ground: Ground, engine: Docke
 
     told = ground.builder.usage()
     assert (told["packages"], told["code"]) == (counted, code)
+
+
+def test_a_base_image_is_asked_what_it_is(engine: DockerEngine) -> None:
+    found = look(engine, "python:3.11-slim-bookworm")
+    assert found
+    assert found.python[:2] == (3, 11)
+    assert found.uv_platform.endswith(f"-manylinux_2_{found.uv_platform.rpartition('_')[2]}")
+    assert set(found.interpreters) >= {found.executable}
+    assert look(engine, "modelyard-test-of-a-name-that-is-not-there:1") is None
+    with pytest.raises(BuildError) as refused:
+        look(engine, "debian:bookworm-slim")
+    assert (refused.value.code, "python3" in refused.value.message) == ("base_image_unfit", True)
