@@ -186,10 +186,19 @@ class Census:
                 self._starve(before)
             case "die":
                 self._die(container_id, before, int(event["Actor"]["Attributes"].get("exitCode", 0)))
+            case "rename":
+                self._call_back(self.look(container_id))
             case _:
                 self.look(container_id)
         if before is not None and action in TOUCHED:
             self._changed(before.name)
+
+    def _call_back(self, seen: Container | None) -> None:
+        """Give a container its name back: what is made anew under that name must not become a second one."""
+        if seen is None or seen.called == (name := engine_names.container_name(self._yard, seen.name, seen.part)):
+            return
+        with suppress(EngineRefusedError):  # somebody else has it now
+            self._engine.rename(seen.id, name)
 
     def _starve(self, app: Container | None) -> None:
         if app is not None and app.part == APP:

@@ -111,7 +111,10 @@ class DockerRuntime:
     def stop(self, name: str, grace_s: float) -> None:
         """See `Runtime.stop`; its inlet may stay, and wait for the next start."""
         with self._held(name):
-            app = self._app(name)
+            app = self._census.of(name).get(APP)
+            if app is None:
+                self._pairs.spec(name)  # half made, or taken away: nothing runs
+                return
             if app.runs:
                 self._end(app, grace_s)
         self._keep_warm(name, app.role)

@@ -23,6 +23,7 @@ from inference_service.ways_in import WaysIn
 from modelyard.domain.states import ExitReason, VersionState
 from modelyard.run.unix_server import UnixServer
 from modelyard.runtime.routes import Activation
+from modelyard.runtime.runtime import Runtime
 from modelyard.store import catalog
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
@@ -41,13 +42,17 @@ class Ground:
         Row.metadata.create_all(self.database.engine)
         self.runtime = ThreadRuntime()
         self.routes = routes or FrontDoorRoutes()
-        self.instances = Instances(self.database, lambda: 1000.0)
-        self.lifecycle = Lifecycle(self.database, self.runtime, self.routes, self.instances, 0, lambda: False)
-        self.starter = Starter(self.database, self.runtime, self.lifecycle, self.instances, hold_s, 4)
+        self.run(self.runtime, lambda: 1000.0, hold_s)
         self.activation: Activation = self.starter
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
+
+    def run(self, runtime: Runtime, clock: Callable[[], float], hold_s: float) -> None:
+        """Let a runner of this runtime start what is called."""
+        self.instances = Instances(self.database, clock, runtime.inlet)
+        self.lifecycle = Lifecycle(self.database, runtime, self.routes, self.instances, 0, lambda: False)
+        self.starter = Starter(self.database, runtime, self.lifecycle, self.instances, hold_s, 4)
 
     def add(self, name: str = "iris") -> str:
         """A ready version of ann's; its model's id."""
