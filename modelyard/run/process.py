@@ -15,6 +15,7 @@ import uvicorn
 from modelyard.run.otlp import exporting
 from modelyard.run.peers import OursAlone
 from modelyard.run.service import Kernel, Loop, Service
+from modelyard.run.told_server import ToldServer
 from modelyard.web.access import Asgi
 
 DRAIN_S = 10
@@ -25,7 +26,7 @@ PAUSES_S = (0.2, 1.0, 5.0)
 log = structlog.get_logger(__name__)
 
 
-class _Server(uvicorn.Server):
+class _Server(ToldServer):
     """uvicorn without its signals: it would end the process by them before the loops are drained.
 
     Args:
@@ -35,23 +36,6 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, begin_drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._begin_drain = begin_drain
-        self._asked: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-
-    async def main_loop(self) -> None:
-        """Part of uvicorn's server, which looks ten times a second whether it is to end; this one is told."""
-        asked = asyncio.Event()
-        self._asked = asyncio.get_running_loop(), asked
-        if not await self.on_tick(0):
-            await asked.wait()
-
-    def ask_to_end(self) -> None:
-        """Let it end, and at the second time without waiting for calls in flight; from any thread, and from a signal's handler."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        if self._asked is not None:
-            loop, asked = self._asked
-            with suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(asked.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Part of uvicorn's server."""

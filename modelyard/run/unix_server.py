@@ -7,11 +7,12 @@ from pathlib import Path
 import uvicorn
 
 from modelyard.run.peers import OursAlone
+from modelyard.run.told_server import ToldServer
 from modelyard.run.unix_socket import listen
 from modelyard.web.access import Asgi
 
 KEEP_ALIVE_S = 300
-STARTS_WITHIN_S = 10.0
+STARTS_WITHIN_S = 60.0
 
 
 class UnixServer:
@@ -37,7 +38,7 @@ class UnixServer:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=drain_s,
         )
-        self._server = uvicorn.Server(config)
+        self._server = ToldServer(config)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -61,6 +62,6 @@ class UnixServer:
             return
         # Under the lock that let it be bound: the name is still this server's.
         self._path.unlink(missing_ok=True)
-        self._server.should_exit = True
+        self._server.ask_to_end()
         self._thread.join()
         self._thread = None
