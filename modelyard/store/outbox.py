@@ -1,13 +1,16 @@
 """The outbox: an event is written in the transaction of the change that it tells of, and read again by whom it concerns."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import or_, select, true
 from sqlalchemy.orm import Session
 
+from modelyard.bus.bus import LARGEST_BYTES
 from modelyard.domain import causes
+from modelyard.domain.errors import TooLarge
 from modelyard.domain.events import Event
 from modelyard.domain.ids import new_id
 from modelyard.store import doorbell
@@ -15,6 +18,8 @@ from modelyard.store.database import lock_key, ring_after_commit
 from modelyard.store.tables import OutboxRow
 
 SOURCE = "modelyard"
+LARGEST_EVENT_BYTES = LARGEST_BYTES - 1024
+"""With its key and its headers; a bus adds marks of its own to each."""
 Place = tuple[float, int]
 """Where a reader is among the published events: the time at which the last one that it saw was published, and that one's number.
 
@@ -45,16 +50,21 @@ def append(session: Session, event: Event, now: float) -> str:
 
     The key is locked until the end of the transaction, so that the order of `seq` is the order of commits within a
     key. Attributes travel as CloudEvents 1.0 headers in Kafka's binary mode.
+
+    Raises:
+        TooLarge: `event_too_large`; no bus would take it, and it would hold back all that comes after it of its key.
     """
-    lock_key(session, event.key)
     event_id = new_id()
+    value, headers = encode(event), _cloud_event(event, event_id, now)
+    _check_size(event, value, headers)
+    lock_key(session, event.key)
     session.add(
         OutboxRow(
             id=event_id,
             topic=event.topic,
             key=event.key,
-            value=encode(event),
-            headers=_cloud_event(event, event_id, now),
+            value=value,
+            headers=headers,
             created_at=now,
             published_at=None,
         )
@@ -88,6 +98,16 @@ def encode(event: Event) -> bytes:
     """The value on the wire, compact UTF-8 JSON: `{"event": ..., "data": {...}}`."""
     value = {"event": event.wire_name, "data": event.model_dump(mode="json")}
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _check_size(event: Event, value: bytes, headers: Mapping[str, object]) -> None:
+    size_bytes = len(value) + len(event.key.encode()) + sum(len(f"{name}{told}".encode()) for name, told in headers.items())
+    if size_bytes > LARGEST_EVENT_BYTES:
+        raise TooLarge(
+            "event_too_large",
+            f"The event {event.wire_name} of {size_bytes} bytes is larger than the {LARGEST_EVENT_BYTES} that travel between processes.",
+            "Shorten the texts that it tells.",
+        )
 
 
 def _cloud_event(event: Event, event_id: str, now: float) -> dict[str, object]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,21 @@ from bus_grounds import DEADLINE_S, KafkaGround, dead, deliver_until, eventually
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from parts.kafka import Kafka
+from sqlalchemy import select
 
 from modelyard.bus.bus import ATTEMPTS, LARGEST_BYTES, PARTITIONS, Delivered, Record, Subscription, UnpublishedError, dead_letter_topic
 from modelyard.bus.kafka import RETENTION_S, ROOM_BYTES, KafkaBus
 from modelyard.bus.kafka_tail import KafkaTail
 from modelyard.bus.kafka_topics import Mark
 from modelyard.bus.local import partition_of
-from modelyard.domain.errors import Unavailable
-from modelyard.domain.events import ModelUploaded
+from modelyard.domain.errors import TooLarge, Unavailable
+from modelyard.domain.events import ModelDeleted, ModelUploaded
 from modelyard.store import outbox
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
 from modelyard.store.migrations import migrate
 from modelyard.store.outbox_relay import OutboxRelay
+from modelyard.store.tables import OutboxRow
 
 pytestmark = pytest.mark.kafka
 
@@ -169,6 +172,22 @@ def test_a_dead_letter_s_headers_say_where_it_stood_and_why(ground: KafkaGround,
         "dlt_error": "ValueError('on purpose')",
         "dlt_attempts": str(ATTEMPTS),
     }
+
+
+def test_the_largest_event_that_is_written_is_published(ground: KafkaGround, bus: KafkaBus) -> None:
+    event = ModelDeleted(model_id="m", upload_id="u", username="ada", model_name="", version=1, last=False)
+    for length in range(LARGEST_BYTES, 0, -16):
+        with suppress(TooLarge), ground.database.write() as session:
+            outbox.append(session, event.model_copy(update={"model_name": "x" * length}), 0.0)
+            break
+    with ground.database.write() as session:
+        (row,) = session.scalars(select(OutboxRow))
+        assert len(row.value) > LARGEST_BYTES - 2048
+        row.topic = ground.topic
+    OutboxRelay(ground.database, bus, ground.clock).step()
+
+    (found,) = look(ground, ground.topic, 1)
+    assert found.event_id == row.id
 
 
 def test_a_record_that_is_too_large_holds_back_those_of_its_key_alone(ground: KafkaGround, bus: KafkaBus) -> None:

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from stage import Stage, app_zip
 
 from inference_service.consumers import SUBSCRIPTION, ModelConsumer
-from modelyard.bus.bus import Delivered, Handler, Record, Subscription, UnpublishedError
+from modelyard.bus.bus import LARGEST_BYTES, Delivered, Handler, Record, Subscription, UnpublishedError
 from modelyard.bus.local import LocalBus
+from modelyard.domain.errors import TooLarge
 from modelyard.domain.events import ModelDeleted, ModelUploaded
 from modelyard.domain.plan import Plan
 from modelyard.domain.states import VersionState
@@ -193,6 +194,15 @@ def test_a_newer_version_takes_over_and_the_world_is_told(stage: Stage) -> None:
     assert wanted(stage) == serving(stage) == {second["id"]}
     told = stage.events()[-1]
     assert (told["event"], told["data"]["upload_id"], told["data"]["version"]) == ("model.released", second["id"], 2)
+
+
+def test_an_event_that_no_bus_takes_is_refused_with_all_that_it_tells_of(stage: Stage) -> None:
+    large = deleted("m", 1).model_copy(update={"model_name": "x" * LARGEST_BYTES})
+    with pytest.raises(TooLarge) as refused:
+        append(stage, deleted("m", 0), large)
+
+    assert (refused.value.code, bool(refused.value.mend)) == ("event_too_large", True)
+    assert stage.events() == []
 
 
 def test_a_forged_event_and_one_of_another_kind_change_nothing(stage: Stage) -> None:
