@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 from pydantic import TypeAdapter
 
+from modelyard.domain import causes
 from modelyard.domain.carried import arrived
 from modelyard.domain.errors import ModelyardError, NotReady, Unavailable
 from modelyard.runtime import descriptors
@@ -136,12 +137,18 @@ class RemoteActivation:
 
     async def _ask(self, method: str, path: str, kind: TypeAdapter[T], within_s: float = ANSWERS_WITHIN_S, **words: str) -> T:
         try:
-            answer = await self._http.request(method, path, params=words, timeout=within_s)
+            answer = await self._http.request(method, path, params=words, headers=_cause(), timeout=within_s)
         except httpx2.TransportError as error:
             raise _away() from error
         if answer.is_success:
             return read(kind, answer.content)
         raise _error_of(answer)
+
+
+def _cause() -> dict[str, str]:
+    """What the runner needs to know for its log and its events to go back to this call."""
+    cause = causes.current()
+    return {causes.TRACEPARENT: cause.trace.header, "x-request-id": cause.request_id} if cause else {}
 
 
 def _error_of(answer: httpx2.Response) -> ModelyardError:

@@ -10,11 +10,13 @@ from starlette.routing import Route as Address
 from inference_service.model_output import ModelOutput
 from modelyard.domain.carried import carried
 from modelyard.domain.errors import ModelyardError
+from modelyard.run.tracing import request
 from modelyard.runtime.route_wire import ACTIVATED, FOUND, Found
 from modelyard.runtime.routes import Activation
-from modelyard.web.access import Action, Asgi, Caller, requires
+from modelyard.web.access import Action, Asgi, Caller, Receive, Scope, Send, requires
 from modelyard.web.leaving import UntilCallerLeaves
 from modelyard.web.problems import status_of
+from modelyard.web.watching import request_id_of, trace_of
 
 MOST_LINES = 10_000
 USUAL_LINES = 1000
@@ -52,7 +54,14 @@ def asked_by_the_door(activation: Activation) -> Asgi:
         Address("/labelled", look_up_label, methods=["GET"]),
         Address("/activate", activate, methods=["POST"]),
     ]
-    return UntilCallerLeaves(Starlette(routes=addresses, exception_handlers={ModelyardError: _carry}))
+    app = Starlette(routes=addresses, exception_handlers={ModelyardError: _carry})
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        # What is started, logged and told here goes back to the call that the door carries.
+        with request(request_id_of(scope), trace_of(scope), f"{scope['method']} {scope['path']}", {"http.route": scope["path"]}):
+            await app(scope, receive, send)
+
+    return UntilCallerLeaves(traced)
 
 
 def _json(body: bytes) -> Response:

@@ -12,15 +12,19 @@ import pytest
 from door_grounds import open_files, until
 from parts.forged_peer import answer_to
 from runner_grounds import RemoteGround
+from sqlalchemy import select
 
 from inference_service import service, ways_in
+from modelyard.domain import causes
 from modelyard.domain.carried import arrived, carried
+from modelyard.domain.causes import Cause, new_trace
 from modelyard.domain.errors import Invalid, ModelyardError, NotFound, TooLarge, Unavailable
 from modelyard.run.unix_socket import run_folder
 from modelyard.runtime import descriptors
 from modelyard.runtime.route_wire import FOUND, Found, read
 from modelyard.runtime.routes import Route, RouteState
 from modelyard.runtime.runtime import NoSuchInstanceError
+from modelyard.store.tables import OutboxRow
 
 
 @pytest.fixture
@@ -46,6 +50,25 @@ def test_without_a_runner_every_question_is_answered_with_a_pause(ground: Remote
         assert away.value.mend
     ground.listen()
     assert ground.ask(ground.remote.activate(model)).route.state is RouteState.RUNNING
+
+
+def test_what_a_call_starts_goes_back_to_it(ground: RemoteGround) -> None:
+    model, call = ground.add(), Cause("req-7", new_trace())
+
+    async def activate() -> None:
+        before = causes.enter(call)
+        try:
+            await ground.remote.activate(model)
+        finally:
+            causes.leave(before)
+
+    ground.ask(activate())
+    with ground.database.read() as session:
+        (started,) = (row.headers for row in session.scalars(select(OutboxRow)) if row.headers["ce_type"] == "model.started")
+    found = causes.cause_of(started)
+    assert found is not None
+    assert (found.request_id, found.trace.trace_id) == (call.request_id, call.trace.trace_id)
+    assert found.trace.span_id != call.trace.span_id, "it is a piece of work below the call"
 
 
 def test_a_runner_that_ends_lets_no_caller_wait_for_it(ground: RemoteGround) -> None:
