@@ -80,7 +80,7 @@ class _Watch:
         self._looks_at, self._pause_s = time.monotonic() + LISTENERS_AFTER_S, LISTENERS_AFTER_S
         self._answer_s = SHORTEST_ANSWER_S
         self._other_since: float | None = None
-        self.seen = f"nothing listens on port {self._declared.port}"
+        self.seen = self._nothing = f"nothing listens on port {self._declared.port}"
 
     def look(self, left_s: float) -> Listener | None:
         """The address that answers now."""
@@ -139,8 +139,10 @@ class _Watch:
             if address in self._heard:
                 self.seen = f"what listens on port {address.port} did not answer HTTP: it hung up"
         except TimeoutError:
+            # A question that the deadline cut short tells less than what was seen before it.
+            if timeout_s == self._answer_s or self.seen == self._nothing:
+                self.seen = f"GET {self._health} on port {address.port} was not answered within {timeout_s:g} s"
             self._answer_s = min(self._answer_s * 2, LONGEST_ANSWER_S)
-            self.seen = f"GET {self._health} on port {address.port} was not answered within {timeout_s:g} s"
         except (OSError, http.client.HTTPException) as error:
             self.seen = f"what listens on port {address.port} did not answer HTTP: {type(error).__name__}"
         else:

@@ -463,7 +463,7 @@ class TestReadiness:
 
     def test_an_app_that_says_500_is_not(self, world):
         with pytest.raises(NeverReadyError, match="answered 503") as caught:
-            self.wait(world, "health=503", deadline_s=1.5)
+            self.wait(world, "health=503", deadline_s=4.0)
         assert caught.value.reason is ExitReason.NEVER_READY
 
     def test_another_port_than_the_declared_one_is_found(self, world):
