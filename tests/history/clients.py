@@ -84,6 +84,8 @@ class Clients:
         self._within_s = within_s
         self._pause = threading.Event()
         self.attempts: list[Attempt] = []
+        self.ended: list[Upload] = []
+        """The uploads of which nothing more is asked."""
         self.answers: list[tuple[str, str]] = []
         self.calls = 0
 
@@ -104,6 +106,7 @@ class Clients:
             more -= attempt.state == READY
             failures += attempt.state == FAILED
             self._pause.wait(PAUSE_S)
+        self.ended.append(one)
 
     def call(self, stop: threading.Event) -> None:
         """Call models that were taken, one after another, until told to stop."""

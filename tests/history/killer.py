@@ -39,9 +39,11 @@ class Killer:
         """Those that ended by themselves."""
         return [part for part in self._alive.values() if part.process.poll() is not None]
 
-    def by_lot(self, most: int, stop: threading.Event) -> None:
-        """Kill one after another, so many at the most, until told to stop."""
-        while len(self.kills) < most and not stop.wait(random.uniform(*PAUSES_S)):
+    def by_lot(self, most: Callable[[], int], stop: threading.Event) -> None:
+        """Kill one after another until told to stop; never more than so many at the time."""
+        while not stop.wait(random.uniform(*PAUSES_S)):
+            if len(self.kills) >= most():
+                continue
             anybody = random.random() < STARTING_TOO
             found = [part for part in self._alive.values() if anybody or part.says("serves")]
             if found:

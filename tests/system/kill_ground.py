@@ -35,8 +35,9 @@ READY_S = 600.0
 REST_S = 240.0
 BUILT_S = 5.0
 """Seconds more for each upload."""
-KILLS_EACH = 2
-"""So many kills an upload at the most: where a process lives no longer than a build takes, none would ever end."""
+KILLS_EACH = 1
+"""So many kills, at the most, for each upload that has ended or is in flight: where no process lives as long as a build takes, none comes
+before one has ended."""
 SWEPT_S = 30.0
 LOOK_EVERY_S = 0.5
 SOON = {
@@ -85,7 +86,7 @@ class KillGround:
 
     def under_random_kills(self, uploads: Sequence[Upload]) -> None:
         """Upload all, and call them, while processes are killed at random; return once all is at rest."""
-        with self._killing(partial(self.killer.by_lot, KILLS_EACH * len(uploads))):
+        with self._killing(partial(self.killer.by_lot, lambda: KILLS_EACH * (len(self.clients.ended) + AT_ONCE))):
             self.clients.send_all(uploads, AT_ONCE)
         self.rest(len(uploads))
 
