@@ -1,14 +1,18 @@
 """What the parts that run in containers ask of the Docker engine: whether it answers, which images it has, a port that stays."""
 
+import random
 import shutil
 import socket
 import subprocess
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
-ANSWERS_WITHIN_S = 20.0
+ANSWERS_WITHIN_S = 60.0
+LOWEST_PORT = 15_000
 PYTHON = "python:3.11-slim-bookworm"
 INLET = "modelyard/inlet:1"
 
@@ -39,15 +43,19 @@ def bind(container: "DockerContainer", port: int) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of loopback that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Different ports of loopback that nobody listens on, and that nobody is given by chance while their owner is away."""
+    with ExitStack() as held:
+        return [_bound(held.enter_context(closing(socket.socket()))) for _ in range(count)]
+
+
+def _bound(sock: socket.socket) -> int:
+    """The port that the socket was bound to, below those that the kernel gives out (ip(7), `ip_local_port_range`)."""
+    given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(LOWEST_PORT, given_out)
+        with suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def _succeeds(*words: str) -> bool:
