@@ -49,7 +49,10 @@ end
 
 local ANSWERS = {
   ["GET /readyz"] = ready,
-  ["PUT /routes"] = function() took(routes.replace(body())) end,
+  ["PUT /routes"] = function()
+    took(routes.replace(body()))
+    counts.forget_nothing()
+  end,
   ["PATCH /routes"] = function() took(routes.change(body())) end,
   ["POST /stats"] = stats,
   ["GET /reaching"] = reaching,

@@ -11,11 +11,11 @@ local _M = {}
 
 local counts = ngx.shared.counts
 local NO_SUCH_PROCESS = 3
-local pid
+local pid, undirected, in_flight, directed -- this worker, and how the names of its counts begin
 
-local function less(name)
+local function less(name, stays)
   local left = counts:incr(name, -1)
-  if left and left <= 0 then
+  if not stays and left and left <= 0 then
     counts:delete(name) -- no name stays in memory for having been asked for once
   end
 end
@@ -42,6 +42,7 @@ end
 -- Takes the counts of dead workers away, and enters this one; each worker calls it as it starts, one after another.
 function _M.begin()
   pid = tostring(ngx.worker.pid())
+  undirected, in_flight, directed = pid .. " u ", pid .. " f ", pid .. " d "
   local living, dead = { pid }, {}
   for _, each in ipairs(workers()) do
     if each ~= pid then
@@ -64,23 +65,32 @@ end
 
 -- Counts a call in; it must come before the route is read.
 function _M.enter(key)
-  more(pid .. " u " .. key)
-  more(pid .. " f " .. key)
+  more(undirected .. key)
+  more(in_flight .. key)
 end
 
 -- Notes that a call goes to this instance; `before` is the one that it was directed to, nil for none yet.
 function _M.direct(key, before, instance)
-  more(pid .. " d " .. instance)
-  less(before and pid .. " d " .. before or pid .. " u " .. key)
+  more(directed .. instance)
+  less(before and directed .. before or undirected .. key, true)
 end
 
 -- Counts a call out, once for each `enter`. Its end is noted before it is taken off.
 function _M.leave(key, instance, known)
-  less(instance and pid .. " d " .. instance or pid .. " u " .. key)
+  less(instance and directed .. instance or undirected .. key, known)
   if known then
     counts:set("e " .. key, ngx.now())
   end
-  less(pid .. " f " .. key)
+  less(in_flight .. key, known)
+end
+
+-- Forgets the counts of nothing; the runner's snapshots are the time for it.
+function _M.forget_nothing()
+  for _, name in ipairs(counts:get_keys(0)) do
+    if name:sub(1, #pid + 1) == pid .. " " and counts:get(name) == 0 then
+      counts:delete(name)
+    end
+  end
 end
 
 -- Counts a call that reached the app.
@@ -98,25 +108,25 @@ end
 
 -- In flight, seconds idle, and calls of a model that is called by these keys.
 function _M.stats(model_id, keys)
-  local calls, in_flight = counts:get("c " .. model_id) or 0, 0
+  local calls, now = counts:get("c " .. model_id) or 0, 0
   for _, key in ipairs(keys) do
-    in_flight = in_flight + sum(" f ", key)
+    now = now + sum(" f ", key)
   end
   local ended = counts:get("began") or ngx.now()
   for _, key in ipairs(keys) do
     ended = math.max(ended, counts:get("e " .. key) or 0)
   end
   ngx.update_time()
-  return { in_flight = in_flight, idle_s = in_flight > 0 and 0 or math.max(0, ngx.now() - ended), calls = calls }
+  return { in_flight = now, idle_s = now > 0 and 0 or math.max(0, ngx.now() - ended), calls = calls }
 end
 
 -- Calls that may still reach the instance; the undirected are read first, as a call is directed before it stops being undirected.
 function _M.calls_to(instance, keys)
-  local undirected = 0
+  local found = 0
   for _, key in ipairs(keys) do
-    undirected = undirected + sum(" u ", key)
+    found = found + sum(" u ", key)
   end
-  return undirected + sum(" d ", instance)
+  return found + sum(" d ", instance)
 end
 
 return _M

@@ -69,12 +69,16 @@ local function asked(question)
   return nil, problems.service_down("auth")
 end
 
-local function known_by(mark, find)
+local function good(mark)
   local known = kept:get(mark)
-  if known and known.ends > ngx.now() and trust.holds(known.ground) then
+  return known and known.ends > ngx.now() and trust.holds(known.ground) and known or nil
+end
+
+local function known_by(mark, find)
+  local known, problem = good(mark), nil
+  if known then
     return known
   end
-  local problem
   known, problem = find()
   -- Looked at again: it may have been revoked while it was asked about.
   if not known or not trust.holds(known.ground) then
@@ -97,6 +101,22 @@ function _M.by_token(token)
     end
     return of_claims(token)
   end)
+end
+
+-- As `by_token`, of the value of an `Authorization` field.
+function _M.by_field(field)
+  local known, problem = good("field " .. field), nil
+  if known then
+    return known
+  end
+  local scheme, token = field:match("^(%S+)%s+(.-)%s*$")
+  if scheme and scheme:lower() == "bearer" then
+    known, problem = _M.by_token(token)
+    if known then
+      kept:set("field " .. field, known)
+    end
+  end
+  return known, problem
 end
 
 -- Whom the cookie of this one model's own host stands for.

@@ -54,10 +54,7 @@ local function identify(call)
   end
   local known
   if call.credential ~= "" then
-    local scheme, token = call.credential:match("^(%S+)%s+(.-)%s*$")
-    if scheme and scheme:lower() == "bearer" then
-      known, problem = credentials.by_token(token)
-    end
+    known, problem = credentials.by_field(call.credential)
   end
   if problem then
     return nil, problem
@@ -158,11 +155,12 @@ local function below_prefix(call)
   if problem then
     return refuse(problem)
   end
-  if paths.is_refused(call.raw_path) then
+  local told = paths.read(call.raw_path)
+  if told.is_refused then
     return refuse(problems.path_refused())
   end
   call.known = known
-  call.owner, call.name, call.prefix, call.path = paths.parse(call.raw_path)
+  call.owner, call.name, call.prefix, call.path = told.owner, told.name, told.prefix, told.path
   if not call.owner then
     return refuse(problems.not_found())
   end

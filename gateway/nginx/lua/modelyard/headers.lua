@@ -24,8 +24,11 @@ local function begins(name, starts)
   return false
 end
 
--- What frames the body, and who waits to be asked for it, the server sees to itself.
-local FRAMING = set "host content-length transfer-encoding expect"
+-- What frames the body, and who waits to be asked for it, the server sees to itself; the others `to_app.conf` writes, or leaves out.
+local WRITTEN = set([[
+  host content-length transfer-encoding expect connection keep-alive te upgrade cookie authorization traceparent x-request-id
+  x-modelyard-user x-modelyard-version x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-prefix]])
+_M.WRITTEN = WRITTEN
 local NOT_TO_APP = set "connection keep-alive proxy-connection te trailer upgrade cookie authorization forwarded traceparent http2-settings"
 local NOT_TO_APP_BEGIN = { "proxy-", "x-forwarded-", "x-modelyard-" }
 local NOT_TO_CALLER = set([[
@@ -70,30 +73,21 @@ local function named_in(connection)
   return found
 end
 
--- Makes the call's header fields those that the app gets.
+-- Makes the call's header fields those that the app gets, but for those that `to_app.conf` writes.
 function _M.to_app(call)
-  local fields, clear, write = call.fields, ngx.req.clear_header, ngx.req.set_header
+  local fields, clear = call.fields, ngx.req.clear_header
   local named = fields.connection and named_in(fields.connection)
   for name in pairs(fields) do
-    if not FRAMING[name] and (not reaches_app[name] or (named and named[name])) then
+    if not WRITTEN[name] and (not reaches_app[name] or (named and named[name])) then
       clear(name)
     end
   end
-  write("X-Request-Id", call.request_id)
-  write("X-Modelyard-User", call.principal and call.principal.username or "")
-  write("X-Modelyard-Version", call.route.version)
-  write("X-Forwarded-For", call.address)
-  write("X-Forwarded-Proto", call.scheme)
-  write("X-Forwarded-Host", fields.host)
-  write("traceparent", call.traceparent)
-  if call.prefix ~= "" then
-    write("X-Forwarded-Prefix", call.prefix)
-  elseif fields.cookie then
-    local own = cookies.to_app(fields.cookie)
-    if own then
-      write("Cookie", own)
-    end
-  end
+  local var = ngx.var
+  var.modelyard_user = call.principal and call.principal.username or ""
+  var.modelyard_version = call.route.version
+  var.modelyard_prefix = call.prefix
+  var.modelyard_trace = call.traceparent
+  var.modelyard_cookie = call.prefix == "" and fields.cookie and cookies.to_app(fields.cookie) or ""
 end
 
 local function on_own_host(header, found)

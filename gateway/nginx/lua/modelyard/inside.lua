@@ -72,7 +72,10 @@ function _M.ask(path, method, target, told)
   if not sock:connect("unix:" .. path) then
     return nil, "down"
   end
-  local request = { method .. " " .. target .. " HTTP/1.1", "Host: localhost", "Connection: close" }
+  local request = { method .. " " .. target .. " HTTP/1.1", "Connection: close" }
+  if not (told.headers and told.headers.Host) then
+    request[#request + 1] = "Host: localhost"
+  end
   for name, value in pairs(told.headers or {}) do
     request[#request + 1] = name .. ": " .. value
   end

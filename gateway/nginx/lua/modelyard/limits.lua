@@ -2,6 +2,7 @@
 --
 -- A window is two numbers: the calls of this minute, and those of the last one, weighted by how much of it still counts.
 
+local lrucache = require "resty.lrucache"
 local problems = require "modelyard.problems"
 local trust = require "modelyard.trust"
 
@@ -12,16 +13,39 @@ local ACCOUNT_WORTH = 2
 local IPV6_SITE_GROUPS = 4
 local dict = ngx.shared.limits
 local proven = ngx.shared.proven
+local recent = assert(lrucache.new(10000)) -- those of the proven that this worker has seen within the window
+
+local before = assert(lrucache.new(10000)) -- the calls of the last window, which do not change any more
+
+local function used_before(name, window)
+  local mark = name .. window
+  local found = before:get(mark)
+  if not found then
+    found = dict:get(name .. " " .. window - 1) or 0
+    before:set(mark, found, WINDOW_S)
+  end
+  return found
+end
+
+local function weight(now)
+  return 1 - now % WINDOW_S / WINDOW_S
+end
 
 local function used(name, now)
   local window = math.floor(now / WINDOW_S)
-  local last = dict:get(name .. " " .. window - 1) or 0
-  local current = dict:get(name .. " " .. window) or 0
-  return last * (1 - now % WINDOW_S / WINDOW_S) + current
+  return used_before(name, window) * weight(now) + (dict:get(name .. " " .. window) or 0)
 end
 
-local function take(name, now)
-  dict:incr(name .. " " .. math.floor(now / WINDOW_S), 1, 0, 2 * WINDOW_S)
+-- Counts one call, unless it is one too many: what the window holds, or nil.
+local function take(name, amount, now)
+  local window = math.floor(now / WINDOW_S)
+  local current = name .. " " .. window
+  local so_far = used_before(name, window) * weight(now) + dict:incr(current, 1, 0, 2 * WINDOW_S)
+  if so_far > amount then
+    dict:incr(current, -1)
+    return nil
+  end
+  return so_far
 end
 
 local function reset_s(now)
@@ -57,7 +81,7 @@ end
 
 -- nil where the credential may be looked at, which may cost a question; an address that has used up its calls guesses no further.
 function _M.before(call)
-  if call.credential == "" or proven:get(ngx.md5(call.credential)) then
+  if call.credential == "" or recent:get(call.credential) or proven:get(ngx.md5(call.credential)) then
     return nil
   end
   local now = ngx.now()
@@ -66,16 +90,10 @@ end
 
 local function counted(policy, amount, name, account)
   local now = ngx.now()
-  local so_far = used(name, now)
-  local over = so_far + 1 > amount or (account and used(account, now) + 1 > amount * ACCOUNT_WORTH)
-  if not over then
-    take(name, now)
-    if account then
-      take(account, now)
-    end
-  end
-  local left = over and 0 or math.max(0, math.floor(amount - so_far - 1))
-  return string.format('"%s";q=%d;w=%d', policy, amount, WINDOW_S), string.format('"%s";r=%d;t=%d', policy, left, reset_s(now)),
+  local so_far = take(name, amount, now)
+  local over = not so_far or (account and not take(account, amount * ACCOUNT_WORTH, now))
+  local left = over and 0 or math.max(0, math.floor(amount - so_far))
+  return '"' .. policy .. '";q=' .. amount .. ";w=" .. WINDOW_S, '"' .. policy .. '";r=' .. left .. ";t=" .. reset_s(now),
     over and limited(now) or nil
 end
 
@@ -85,11 +103,13 @@ function _M.count(call, principal)
   local rules = trust.rules
   if not principal then
     if call.credential ~= "" then
+      recent:delete(call.credential)
       proven:delete(ngx.md5(call.credential))
     end
     return counted("anonymous", rules.anonymous_per_minute, "anonymous " .. site(call.address))
   end
-  if call.credential ~= "" then
+  if call.credential ~= "" and not recent:get(call.credential) then
+    recent:set(call.credential, true, WINDOW_S)
     proven:set(ngx.md5(call.credential), true)
   end
   return counted("calls", rules.calls_per_minute, "calls " .. principal.credential, "calls-sum " .. principal.account_id)

@@ -1,10 +1,12 @@
 -- What a request says of where it comes from: its host, its origin and how a browser fetched it (RFC 6454, Fetch Metadata).
 
+local lrucache = require "resty.lrucache"
 local problems = require "modelyard.problems"
 
 local _M = {}
 
 local HOST = [[\A(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\s]+))(?::\d{0,5})?\z]]
+local names = assert(lrucache.new(1000))
 local ONCE = { "host", "authorization", "origin", "sec-fetch-site" }
 
 _M.SAFE = { GET = true, HEAD = true, OPTIONS = true }
@@ -22,11 +24,14 @@ end
 
 -- The name of a `Host` field, in lower case, without port, brackets and the root's dot; empty where it is none.
 function _M.host_name(value)
-  local found = ngx.re.match(value or "", HOST, "jo")
-  if not found then
-    return ""
+  value = value or ""
+  local name = names:get(value)
+  if not name then
+    local found = ngx.re.match(value, HOST, "jo")
+    name = found and (found[1] or found[2]):lower():gsub("%.$", "") or ""
+    names:set(value, name)
   end
-  return ((found[1] or found[2]):lower():gsub("%.$", ""))
+  return name
 end
 
 -- The origin that the request was sent to, as a page of its own says it.

@@ -1,5 +1,7 @@
 -- Path rules: which request paths reach an app, and as what. The rules are those of `gateway/paths.py`, to the letter.
 
+local lrucache = require "resty.lrucache"
+
 local find, match, sub = string.find, string.match, string.sub
 local re_find = ngx.re.find
 
@@ -51,6 +53,21 @@ end
 -- Whether the path of a model's own host is the app's.
 function _M.is_free(path)
   return not is_ours(path)
+end
+
+local seen = assert(lrucache.new(2000))
+
+-- What a path below `/m/` is, remembered: `is_refused`, or `owner`, `name`, `prefix` and `path`, all nil where it names no model.
+function _M.read(path)
+  local told = seen:get(path)
+  if not told then
+    told = { is_refused = _M.is_refused(path) }
+    if not told.is_refused then
+      told.owner, told.name, told.prefix, told.path = _M.parse(path)
+    end
+    seen:set(path, told)
+  end
+  return told
 end
 
 return _M

@@ -28,10 +28,6 @@ local HANG_UP = 444
 local FOREVER_MS = 2147483647
 local MOST_HEAD_LINES = 66
 local MOST_BODY_BYTES = 1048576
-local OF_CALLER = {
-  host = true, connection = true, upgrade = true, expect = true, ["sec-websocket-extensions"] = true, ["content-length"] = true,
-  ["transfer-encoding"] = true,
-}
 local WRITTEN_ANEW = { date = true, server = true, connection = true, upgrade = true, ["content-length"] = true, ["transfer-encoding"] = true }
 
 local function end_of(by, code, reason)
@@ -123,9 +119,20 @@ end
 
 local function handshake(call)
   local fields = ngx.req.get_headers(0)
-  local lines = { "GET " .. call.path .. call.query .. " HTTP/1.1", "Host: " .. call.host, "Connection: Upgrade", "Upgrade: websocket" }
+  local var = ngx.var
+  local lines = {
+    "GET " .. call.path .. call.query .. " HTTP/1.1", "Host: " .. call.host, "Connection: Upgrade", "Upgrade: websocket",
+    "X-Request-Id: " .. call.request_id, "X-Modelyard-User: " .. var.modelyard_user, "X-Modelyard-Version: " .. var.modelyard_version,
+    "X-Forwarded-For: " .. call.address, "X-Forwarded-Proto: " .. call.scheme, "X-Forwarded-Host: " .. call.host,
+    "traceparent: " .. call.traceparent,
+  }
+  if call.prefix ~= "" then
+    lines[#lines + 1] = "X-Forwarded-Prefix: " .. call.prefix
+  elseif var.modelyard_cookie ~= "" then
+    lines[#lines + 1] = "Cookie: " .. var.modelyard_cookie
+  end
   for name, value in pairs(fields) do
-    if not OF_CALLER[name] then
+    if not headers.WRITTEN[name] and name ~= "sec-websocket-extensions" then
       for _, each in ipairs(type(value) == "table" and value or { value }) do
         lines[#lines + 1] = name .. ": " .. each
       end
