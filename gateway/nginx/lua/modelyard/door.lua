@@ -26,6 +26,7 @@ local BUCKETS = { 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1024 }
 local MIB = 1048576
 local CONNECT_S, SEND_S = 5, 60
 local BRIEF_S = 5
+local ODD = [[\A(?!\S+ /)|(?<!\r)\n(?![ \t\r])]]
 local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
 
 local function new_call(fields)
@@ -42,8 +43,7 @@ end
 -- Whether the request is written as every server reads it: in origin form, its lines ended by CRLF. (Where blanks stand before the
 -- end of a line, the head that we are shown has LF in their place.)
 local function is_plain()
-  local head = ngx.req.raw_header()
-  return head:find("^%S+ /") and not head:find("[^\r]\n[^ \t\r]")
+  return ngx.re.find(ngx.req.raw_header(), ODD, "jo") == nil
 end
 
 -- To whom a call is known: its principal, nil where it has none, or the error.

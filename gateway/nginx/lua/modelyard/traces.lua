@@ -21,8 +21,12 @@ end
 
 -- The value of `traceparent` for what is done here: below the caller's place, or in a trace that begins with this request.
 function _M.here(told, request_id)
-  local trace, flags = _M.parse(told)
-  return string.format("00-%s-%08x%08x-%02x", trace or request_id, math.random(0, 0x7fffffff), math.random(1, 0x7fffffff), flags or 1)
+  local here = bit.tohex(math.random(0, 0x7fffffff)) .. bit.tohex(math.random(1, 0x7fffffff))
+  local trace, flags = nil, nil
+  if told then
+    trace, flags = _M.parse(told)
+  end
+  return "00-" .. (trace or request_id) .. "-" .. here .. (flags and "-0" .. flags or "-01")
 end
 
 return _M
