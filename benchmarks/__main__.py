@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.cold_call import cold_call, herd
 from benchmarks.events import events
 from benchmarks.first_prediction import first_prediction
+from benchmarks.gateway import gateway
 from benchmarks.idle import idle
 from benchmarks.image_builds import image_builds
 from benchmarks.images import images, resting
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "first-prediction": first_prediction,
     "cold-call": cold_call,
     "warm-call": warm_call,
+    "gateway": gateway,
     "herd": herd,
     "events": events,
     "idle": idle,
