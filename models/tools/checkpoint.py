@@ -6,6 +6,7 @@ The layout of a safetensors file: eight bytes that say how long the header is, t
 import json
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,28 @@ class Checkpoint:
         value = (self.config if within is None else within).get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
             raise CheckpointError(f"{CONFIG}: {key} is {value!r}; expected a positive whole number")
+        return value
+
+    def small(self, key: str, usual: float, within: dict[str, Any] | None = None) -> float:
+        """A number between 0 and 1 of the configuration, or the usual one where it says none.
+
+        Raises:
+            CheckpointError: It is none.
+        """
+        value = (self.config if within is None else within).get(key, usual)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise CheckpointError(f"{CONFIG}: {key} is {value!r}; expected a number between 0 and 1")
+        return float(value)
+
+    def one_of(self, key: str, known: Sequence[str], within: dict[str, Any] | None = None) -> str:
+        """A word of the configuration, the first known one where it says none.
+
+        Raises:
+            CheckpointError: It is another.
+        """
+        value = (self.config if within is None else within).get(key, known[0])
+        if not isinstance(value, str) or value not in known:
+            raise CheckpointError(f"{CONFIG}: {key} is {value!r}; known are {', '.join(known)}")
         return value
 
 

@@ -63,12 +63,10 @@ class _Tower:
         self._inner = checkpoint.whole("intermediate_size", config)
         self._layers = checkpoint.whole("num_hidden_layers", config)
         self._heads = checkpoint.whole("num_attention_heads", config)
-        self._activation = config["hidden_act"]
-        self._epsilon = float(config["layer_norm_eps"])
+        self._activation = checkpoint.one_of("hidden_act", ("quick_gelu", "gelu"), config)
+        self._epsilon = checkpoint.small("layer_norm_eps", 1e-5, config)
         if self.width % self._heads:
             raise CheckpointError(f"config.json: {self._heads} heads do not share a width of {self.width}")
-        if self._activation not in {"quick_gelu", "gelu"}:
-            raise CheckpointError(f"config.json: hidden_act {self._activation!r} is not known; known are quick_gelu, gelu")
 
     def normed(self, value: str, name: str) -> str:
         """A normalization of the tower."""

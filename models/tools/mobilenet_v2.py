@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from checkpoint import Checkpoint, CheckpointError
+from checkpoint import Checkpoint
 from graph import Graph
 from onnx import TensorProto, helper
 
 STRIDES = (2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
 """Of the sixteen blocks, where nothing keeps the picture large (`output_stride` 32)."""
-_ACTIVATIONS = {"relu6", "relu"}
+_ACTIVATIONS = ("relu6", "relu")
 
 
 def write(checkpoint: Checkpoint, out: Path, height: int, width: int) -> None:
@@ -38,12 +38,10 @@ class _Network:
         self._checkpoint = checkpoint
         self._size = (height, width)
         self._padded_as_tf = bool(config.get("tf_padding", True))
-        self._epsilon = float(config.get("layer_norm_eps", 0.001))
+        self._epsilon = checkpoint.small("layer_norm_eps", 0.001)
         self._first_is_expansion = bool(config.get("first_layer_is_expansion", True))
         self._output_stride = checkpoint.whole("output_stride")
-        self._activation = config.get("hidden_act", "relu6")
-        if self._activation not in _ACTIVATIONS:
-            raise CheckpointError(f"hidden_act {self._activation!r} is not known; known are {', '.join(sorted(_ACTIVATIONS))}")
+        self._activation = checkpoint.one_of("hidden_act", _ACTIVATIONS)
 
     def logits(self) -> tuple[str, int]:
         """The name of the result, and how many classes it has."""
