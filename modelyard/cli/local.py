@@ -27,7 +27,6 @@ def up(
     """Start Modelyard here, in one process, until Ctrl-C.
 
     Examples:
-      modelyard up
       modelyard up --port 9000 --data ./yard
       modelyard up --runtime docker
     """

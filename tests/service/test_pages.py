@@ -186,12 +186,12 @@ def test_the_form_without_scripts_goes_on_to_the_build(house):
     answer = house.send()
     assert answer.status_code == 303
     waiting = house.page(answer.headers["location"])
-    assert states(waiting) == "done waiting waiting waiting waiting waiting"
+    assert states(waiting) == "done waiting waiting waiting waiting waiting waiting"
     assert "Waiting for a builder." in waiting
     assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in waiting
     house.stage.step("builds")
     ready = house.page(answer.headers["location"])
-    assert states(ready) == "done done done done done done"
+    assert states(ready) == "done done done done done done done"
     assert "http-equiv" not in ready
     assert "http://localhost:8080/m/testuser/test-model/" in ready
     assert "curl -X POST http://localhost:8080/m/testuser/test-model/predict" in ready
@@ -209,7 +209,7 @@ def test_a_running_build_shows_its_step_and_every_line_once(house):
     house.stage.builder.acts["install"] = install
     house.stage.step("builds")
     (text,) = seen
-    assert states(text) == "done done done running waiting waiting"
+    assert states(text) == "done done done running waiting waiting waiting"
     assert "Installing its packages." in text
     numbers = re.findall(r'class="line" data-n="(\d+)"', text)
     assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
@@ -226,7 +226,7 @@ def test_the_state_alone_is_the_same_as_on_the_page(house):
 def test_a_failed_build_shows_reason_mend_and_the_last_lines(house):
     lines = [f"line {n}" for n in range(30)]
     text = house.page(house.built(*lines, failure=FAILURE))
-    assert states(text) == "done done done failed waiting waiting"
+    assert states(text) == "done done done failed waiting waiting waiting"
     for told in (FAILURE.code, FAILURE.message, FAILURE.mend, *lines[-20:]):
         assert told in text
     assert "/upload?username=testuser&amp;model_name=test-model" in text
