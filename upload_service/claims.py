@@ -149,8 +149,7 @@ class Claims:
             version.docker_container_id = container_id
             version.build_s = round(now - build.claimed_at, 3)
             session.flush()
-            serving = catalog.serving_by_id(session, model.id)
-            serves = serving is not None and serving.version_id == version.id
+            serves = catalog.serving_version_id(session, model.id) == version.id
             uploaded = ModelUploaded(
                 model_id=model.id,
                 upload_id=version.id,

@@ -152,7 +152,9 @@ class CeilingSettings(_Part):
 class Settings(BaseSettings):
     """All settings of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELYARD_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MODELYARD_", env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     data: Path = Field(default_factory=lambda: user_data_path("modelyard"))
     """The folder that holds everything."""

@@ -43,6 +43,12 @@ def serving_by_id(session: Session, model_id: str) -> ServingVersion | None:
     return _serving(session, _ready_versions().where(ModelRow.id == model_id))
 
 
+def serving_version_id(session: Session, model_id: str) -> str | None:
+    """The version that `serving_by_id` gives, for a service that does not see who may call it."""
+    found = session.execute(_newest(_ready_versions().where(ModelRow.id == model_id))).first()
+    return found[1].id if found else None
+
+
 def serving_by_label(session: Session, label: str) -> ServingVersion | None:
     """As `serving_by_name`, by the label of the model's own host."""
     return _serving(session, _ready_versions().where(ModelRow.label == label))
@@ -133,8 +139,12 @@ def _ready_versions() -> Select[ModelRow, VersionRow]:
     return select(ModelRow, VersionRow).join(VersionRow, VersionRow.model_id == ModelRow.id).where(VersionRow.state == VersionState.READY)
 
 
+def _newest(ready: Select[ModelRow, VersionRow]) -> Select[ModelRow, VersionRow]:
+    return ready.order_by(VersionRow.number.desc()).limit(1)
+
+
 def _serving(session: Session, ready: Select[ModelRow, VersionRow]) -> ServingVersion | None:
-    found = session.execute(ready.order_by(VersionRow.number.desc()).limit(1)).first()
+    found = session.execute(_newest(ready)).first()
     return _value(session, *found) if found else None
 
 

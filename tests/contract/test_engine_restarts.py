@@ -31,7 +31,8 @@ class OwnEngine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        words = ["dockerd", "--host", self.url, "--bridge=none", "--iptables=false", "--ip6tables=false"]
+        # In a network of its own: an engine that is told to have no bridge takes away the one that another engine of this machine uses.
+        words = ["unshare", "--net", "dockerd", "--host", self.url, "--bridge=none", "--iptables=false", "--ip6tables=false"]
         words += [f"--{name}={self.folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=log)
