@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from modelyard.runtime.engine import EngineAway, EngineRefusedError, Json, Stream
 
+USUAL = "unix:///var/run/docker.sock"
 ANSWERS_WITHIN_S = 60
 MOST_CONNECTIONS = 64
 SHORTEST_WAIT_S = 0.05
@@ -39,6 +40,8 @@ class DockerEngine:
     def __init__(self, url: str = "") -> None:
         self.calls = 0
         self._told: dict[str, Any] = {"base_url": url} if url else kwargs_from_env()
+        scheme, _, path = str(self._told.get("base_url", USUAL)).partition("://")
+        self._path = path if scheme in {"unix", "http+unix"} else ""
         self._dialling = threading.Lock()
         self._api: APIClient | None = None
 
@@ -161,7 +164,15 @@ class DockerEngine:
     def _ask(self, question: Callable[[APIClient], T]) -> T:
         self.calls += 1
         with _translated():
+            self._knock()
             return question(self._client())
+
+    def _knock(self) -> None:
+        """Raise where nobody listens: the SDK would leave the socket of such a try open until it is collected."""
+        if self._path:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+                knocking.settimeout(ANSWERS_WITHIN_S)
+                knocking.connect(self._path)
 
     def _find(self, question: Callable[[APIClient], T]) -> T | None:
         try:

@@ -12,6 +12,8 @@ from modelyard.runtime.output import FILE_BYTES, OutputFile
 BUDGET_BYTES = 4 * 1024 * 1024
 """An app may print this much a second; one that prints more waits, rather than keep a processor and the disk busy."""
 SETTLE_S = 2.0
+AGAIN_S = 5.0
+"""Between two tries to read a container whose output could not be had."""
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Outputs:
         self._engine = engine
         self._folder = folder
         self._readings: dict[str, _Reading] = {}
+        self._tried_at: dict[str, float] = {}
         self._guard = threading.Lock()
 
     def file(self, name: str) -> OutputFile:
@@ -57,6 +60,9 @@ class Outputs:
 
     def adopt(self, name: str, container_id: str) -> None:
         """Go on with a container that ran before: what it printed meanwhile is in the engine's own log."""
+        if time.monotonic() - self._tried_at.get(name, -AGAIN_S) < AGAIN_S:
+            return
+        self._tried_at[name] = time.monotonic()
         try:
             self.follow(name, container_id)
             printed = self._engine.logs(container_id, FILE_BYTES // 2)

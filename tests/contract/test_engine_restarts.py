@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,19 +34,46 @@ class OwnEngine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it; after a hard end it needs more than one try, until it has noticed that its containerd is gone too."""
+        until = time.monotonic() + UP_WITHIN_S
+        while not self._answers():
+            assert time.monotonic() < until, "the engine answers"
+            if self._process is None or self._process.poll() is not None:
+                self._begin()
+            time.sleep(0.1)
+
+    def end(self, *, hard: bool = False) -> None:
+        """End it, and with it everything that it carries; hard: it has no time to."""
+        if self._process is None:
+            return
+        if hard:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        self._process.wait(UP_WITHIN_S)
+        self._process = None
+        for left in (self.folder / "pidfile", self.folder / "exec-root/containerd/containerd.pid"):
+            left.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
         # In a network of its own: an engine that is told to have no bridge takes away the one that another engine of this machine uses.
         words = ["unshare", "--net", "dockerd", "--host", self.url, "--bridge=none", "--iptables=false", "--ip6tables=false"]
         words += [f"--{name}={self.folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=log)
-        eventually(self._answers, "the engine answers", UP_WITHIN_S)
 
-    def end(self, *, hard: bool = False) -> None:
-        if self._process is not None:
-            self._process.kill() if hard else self._process.terminate()
-            self._process.wait(UP_WITHIN_S)
-            if hard:
-                (self.folder / "pidfile").unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Leave nothing of it: what carried containers of an engine that was killed goes on without it."""
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):
+                if folder.name.isdigit() and f"{self.folder}/".encode() in (folder / "cmdline").read_bytes():
+                    for child in (folder / "task" / folder.name / "children").read_text().split():
+                        os.kill(int(child), signal.SIGKILL)
+                    os.kill(int(folder.name), signal.SIGKILL)
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if f"{self.folder}/" in line]
+        if mounted:
+            subprocess.run(["umount", "--lazy", *reversed(mounted)], check=False, capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def load(self, *images: str) -> None:
         with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saved:
@@ -65,7 +95,7 @@ def own_engine() -> Iterator[OwnEngine]:
         yield made
     finally:
         made.end()
-        shutil.rmtree(folder, ignore_errors=True)
+        made.clear()
 
 
 def test_an_engine_that_comes_again_finds_everything_as_it_is_wanted(own_engine: OwnEngine, tmp_path: Path, scaled) -> None:
