@@ -93,7 +93,7 @@ class SocketsVolume:
         return sorted(each.name for each in here.iterdir()) if here.is_dir() else []
 
     def _short(self, instance: str) -> str:
-        return self._yard[:_MARK] + hashlib.sha256(f"{self._yard}/{instance}".encode()).hexdigest()[:10]
+        return self._yard[:_MARK] + hashlib.sha256(f"{self._yard}/{instance}".encode()).hexdigest()[:8]
 
     def _here(self) -> Path:
         return self._seen_at or Path(self._found())

@@ -12,6 +12,7 @@ from typing import Any
 
 from docker import APIClient
 from docker.errors import NotFound
+from docker.utils import kwargs_from_env
 from evaluating_app import SOURCE, World
 from parts import engine
 
@@ -59,8 +60,8 @@ class DockerWorld:
     def __init__(self, url: str = "") -> None:
         self.url = url
         self.yard = os.urandom(6).hex()
-        self.volume = f"modelyard-test-{self.yard}"
-        self.api = APIClient(**({"base_url": url} if url else {}), version="auto", timeout=120)
+        self.volume = f"my-{self.yard[:8]}"  # short: the name of a socket begins with where it lies
+        self.api = APIClient(**({"base_url": url} if url else kwargs_from_env()), version="auto", timeout=120)
         self._base = ""
         self._tags: dict[str, None] = {}
 
