@@ -30,7 +30,7 @@ OWN_PROCESSES = 2
 
 _LOGS = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}}
 _IPV6 = Path("/proc/sys/net/ipv6")
-_FORMAT = 1
+_FORMAT = 2
 """Grows with what this module tells an engine: pairs that were told otherwise are made anew at their next start."""
 
 
@@ -101,7 +101,7 @@ class Pair:
             inlet: The inlet's id: its network is the app's.
         """
         plan = self.spec.plan
-        limits = plan.limits
+        limits, told = plan.limits, variables(plan, plan.port, self.spec.version_id, label=self.spec.owner_label)
         host = {
             **_confined(),
             "NetworkMode": f"container:{inlet}",
@@ -121,7 +121,7 @@ class Pair:
         return {
             "Image": engine_names.code_image(self.yard, self.spec.version_id),
             "User": APP_USER,
-            "Env": [f"{name}={value}" for name, value in variables(plan, plan.port, self.spec.version_id).items()],
+            "Env": [f"{name}={value}" for name, value in told.items()],
             "Labels": self._labels(APP),
             "StopTimeout": STOP_WITHIN_S,
             "HostConfig": host,
