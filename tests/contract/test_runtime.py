@@ -71,7 +71,9 @@ def world(request, folders, tmp_path, tmp_path_factory, changed) -> Iterator[Wor
     kind, grouped = request.param
     if kind == "docker":
         docker = request.getfixturevalue("containers")
-        made: World = ContainerWorld(docker, docker.runtime(tmp_path_factory.mktemp("output"), changed.append, weights=folders.weights, weights_at=folders.weights))
+        made: World = ContainerWorld(
+            docker, docker.runtime(tmp_path_factory.mktemp("output"), changed.append, weights=folders.weights, weights_at=folders.weights)
+        )
     else:
         made = process_world(kind, grouped=grouped, folders=folders, scratch=tmp_path, changed=changed)
     try:
