@@ -1,6 +1,7 @@
 """The `BuildEngine` over Docker's SDK: the one module of this service that speaks to it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import IO, Any
 
 from modelyard.runtime import docker_engine
@@ -15,11 +16,9 @@ class DockerEngine(docker_engine.DockerEngine):
 
     def images(self, pattern: str) -> list[str]:
         """See `BuildEngine`."""
-        before, mark, after = pattern.rpartition(":")
         found = self._ask(lambda api: api.images(filters={"reference": pattern}))
-        tags = (tag for each in found for tag in each["RepoTags"] or ())
         # An image is found by one of its tags, and told with all of them.
-        return sorted(tag for tag in tags if _matches(tag, before + mark) and (after == "*" or tag.endswith(mark + after)))
+        return sorted(tag for each in found for tag in each["RepoTags"] or () if _matches(tag, pattern))
 
     def load(self, parts: Iterable[bytes]) -> None:
         """See `BuildEngine`; its errors come inside the answer's stream."""
@@ -104,10 +103,10 @@ class DockerEngine(docker_engine.DockerEngine):
         return self._ask(lambda api: dict(api.df()))
 
 
-def _matches(tag: str, before: str) -> bool:
-    if not before.endswith("/*:"):
-        return tag.startswith(before)
-    return tag.startswith(before[:-2]) and "/" not in tag[len(before) - 2 :]
+def _matches(tag: str, pattern: str) -> bool:
+    """As engines match: a star stays between two slashes."""
+    parts, wanted = tag.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(fnmatchcase(part, want) for part, want in zip(parts, wanted, strict=True))
 
 
 def _parted(reference: str) -> tuple[str, str | None]:

@@ -8,7 +8,7 @@ from modelyard.runtime.engine import EngineRefusedError, Json
 from modelyard.runtime.sockets_volume import SocketsVolume
 from upload_service.engine import BuildEngine
 
-PUBLIC_IMAGES = "ml-models/*:*"
+PUBLIC_IMAGES = "ml-models/*/*:*"
 KINDS = ("container", "sockets", "network", "image", "volume")
 """In the order in which they can be removed: a container holds its image, and an inlet its sockets."""
 

@@ -1,14 +1,31 @@
-"""Every example deploys and answers."""
+"""Every example deploys and answers, in sandboxed processes and in containers."""
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from yard import Yard, zipped
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+def yard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flags: tuple[str, ...]) -> Iterator[Yard]:
+    """A server of each runtime, of which nothing is left in the engine."""
+    data = tmp_path_factory.mktemp("yard") / "data"
+    runtime = request.param
+    with Yard(data, *(flags if runtime == "process" else ("--runtime", "docker"))) as running:
+        yield running
+    if runtime == "docker":
+        words = [sys.executable, "-m", "modelyard", "--data", str(data), "down", "--volumes"]
+        subprocess.run(words, check=True, capture_output=True, timeout=120)
+        named = ["docker", "images", "--quiet", "ml-models/examples/*"]
+        assert subprocess.run(named, check=True, capture_output=True, timeout=60).stdout == b"", "people's names went too"
 
 
 def packed(name: str) -> bytes:
