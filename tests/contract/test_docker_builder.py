@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from builder_grounds import APP, Ground, Lines, plan
 from docker_builder_ground import docker_ground
+from parts.engine import INLET
 
 from modelyard.domain.plan import Plan
 from modelyard.runtime.engine_names import BUILD, ROLE, YARD, code_image, environment_image, label
@@ -244,5 +245,5 @@ def test_a_base_image_is_asked_what_it_is(engine: DockerEngine) -> None:
     assert set(found.interpreters) >= {found.executable}
     assert look(engine, "modelyard-test-of-a-name-that-is-not-there:1") is None
     with pytest.raises(BuildError) as refused:
-        look(engine, "debian:bookworm-slim")
+        look(engine, INLET)
     assert (refused.value.code, "python3" in refused.value.message) == ("base_image_unfit", True)
