@@ -135,8 +135,8 @@ class DockerBuilder:
     def serve(self, label: str, version_id: str | None) -> None:
         """Let `ml-models/{username}/{model_name}:latest` lead to this version's image."""
         try:
-            self._images.serve(label, version_id)
-            if self._registry is not None and version_id is not None:
+            is_new = self._images.serve(label, version_id)
+            if self._registry is not None and is_new:
                 self._registry.push(engine_names.public_image(label), Unheard())
         except (BuildError, EngineAway, EngineRefusedError) as error:
             # The version is ready whether or not people's name leads to it.

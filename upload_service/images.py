@@ -84,13 +84,18 @@ class Images:
             self._add(_Below(below["Id"], tuple(below["RootFS"]["Layers"]), base.platform), layer, labels, tags, "code", told)
             return layer.content_bytes
 
-    def serve(self, label: str, version_id: str | None) -> None:
-        """Let people's name of what serves lead to this version; None takes the name away."""
+    def serve(self, label: str, version_id: str | None) -> bool:
+        """Let people's name of what serves lead to this version, and tell whether it did not before; None takes the name away."""
         name = engine_names.public_image(label)
         if version_id is None:
             self._untag_public(name)
-        elif self._engine.image(tag := engine_names.code_image(self._yard, version_id)) is not None:
-            self._engine.tag(tag, name)
+            return False
+        tag = engine_names.code_image(self._yard, version_id)
+        image = self._engine.image(tag)
+        if image is None or name in image["RepoTags"]:
+            return False
+        self._engine.tag(tag, name)
+        return True
 
     def remove_environment(self, reference: str) -> int:
         """Remove an environment's image and return the bytes freed; unknown: 0."""

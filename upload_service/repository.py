@@ -45,6 +45,12 @@ def docker_image(model: ModelRow, version: VersionRow, *, serves: bool) -> str |
     return public_image(f"{model.owner}/{model.name}", None if serves else version.number)
 
 
+def serving_images(session: Session) -> dict[str, str]:
+    """`username/model_name` of every model whose versions are images, with the version that serves."""
+    ready = _versions(None).where(VersionRow.state == VersionState.READY, VersionRow.runtime == DOCKER)
+    return {f"{model.owner}/{model.name}": version.id for model, version in session.execute(ready.order_by(VersionRow.number))}
+
+
 def lock_model(session: Session, owner: str, name: str, now: float) -> ModelRow:
     """The model's row, held until the end of the transaction; made where the name is new."""
     lock_key(session, f"model {owner}/{name}")

@@ -13,6 +13,7 @@ from modelyard.domain.states import VersionState
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.database import Database, lock_key
 from modelyard.store.tables import VersionRow
+from upload_service import repository
 from upload_service.builders import Builder
 
 TURN = "sweep"
@@ -34,12 +35,23 @@ class Sweeper:
         self._blobs = blobs
         self._builder = builder
         self._grace_s = grace_s
+        self._has_named = False
 
     def step(self) -> bool:
         """Sweep once, unless another process does."""
         if self._database.holds(TURN) and (removed := self.sweep()):
             log.info("swept", removed=removed)
+        if not self._has_named:
+            self._name_serving()
         return False
+
+    def _name_serving(self) -> None:
+        """Give people's names anew: a builder that died behind its transaction had not given them."""
+        with self._database.read() as session:
+            serving = repository.serving_images(session)
+        for label, version_id in serving.items():
+            self._builder.serve(label, version_id)
+        self._has_named = True
 
     def sweep(self) -> int:
         """Sweep now, and return how much was removed; nobody else may."""

@@ -82,3 +82,16 @@ def test_under_the_process_runtime_there_is_neither(stage: Stage) -> None:
     stage.ready()
     (row,) = stage.http.get("/models/ada").json()["models"]
     assert (row["docker_image"], row["docker_container_id"], row["runtime"]) == (None, None, "process")
+
+
+def test_a_name_that_a_dead_builder_did_not_give_is_given_by_the_next(docker: Stage) -> None:
+    docker.ready(content=app_zip("one"))
+    second = docker.ready(content=app_zip("two"))
+    docker.upload(content=app_zip("three"))
+    docker.builder.serving.clear()
+
+    docker.step("sweep")
+    assert docker.builder.serving == {"ada/fruit": second["id"]}
+    docker.builder.serving.clear()
+    docker.step("sweep")
+    assert docker.builder.serving == {}, "once is enough"

@@ -17,6 +17,7 @@ Run = Callable[..., Result]
 COMMANDS = (
     *("up", "demo", "upload", "list", "show", "predict", "build-log", "delete", "doctor", "token", "config show", "migrate"),
     *("login", "logout", "keys create", "keys list", "keys revoke", "share", "logs", "open", "events list", "events tail"),
+    *("disk", "gc"),
     *("users create", "users list", "users invite", "users set-role", "users disable", "users enable", "users password"),
 )
 
