@@ -3,13 +3,18 @@
 import hashlib
 import io
 import json
+import random
 import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from builder_grounds import APP, Ground, Lines, plan
+from builder_grounds import APP, DEADLINE_S, Ground, Lines, plan
 from docker_builder_ground import docker_ground
 from parts.engine import INLET
 
@@ -247,3 +252,55 @@ def test_a_base_image_is_asked_what_it_is(engine: DockerEngine) -> None:
     with pytest.raises(BuildError) as refused:
         look(engine, INLET)
     assert (refused.value.code, "python3" in refused.value.message) == ("base_image_unfit", True)
+
+
+def test_builds_of_one_lock_at_once_make_one_environment(ground: Ground, engine: DockerEngine) -> None:
+    told = plan("greeting==2.0")
+    logs = [Lines() for _ in range(4)]
+
+    def build(number: int) -> str:
+        builder, source = ground.fresh(), ground.source({"app.py": APP}, f"v{number}", number + 1)
+        lock = builder.lock(told, logs[number])
+        reference = builder.reference(lock, source)
+        builder.package(source, builder.install(reference, lock, logs[number]), told, logs[number])
+        return reference
+
+    with ThreadPoolExecutor(4) as pool:
+        (reference,) = set(pool.map(build, range(4)))
+    assert ground.builder.references() == [reference]
+    assert ground.builder.code() == ["v0", "v1", "v2", "v3"]
+    assert sum("there already" in line for log in logs for line in log.lines) == 3, "three waited for the first"
+    assert len({ids(engine, ground, reference, f"v{number}")[-2] for number in range(4)}) == 1
+
+
+def test_a_builder_that_is_killed_leaves_nothing_that_a_sweep_does_not_find(ground: Ground, scaled: Callable[[int], int]) -> None:
+    archive = ground.source({"app.py": APP}, "killed").archive
+    words = [
+        sys.executable,
+        str(Path(__file__).with_name("killed_builder.py")),
+        str(ground.folder),
+        yard(ground),
+        ground.index.url,
+        str(archive),
+    ]
+    chance, between = random.Random(6), threading.Event()
+    for _ in range(scaled(40)):
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"building\n"
+            between.wait(chance.uniform(0, 4))  # the moment of the kill is what is random
+            process.kill()
+        made(ground, plan("greeting==2.0"), "after")
+
+    def swept() -> bool:
+        for version_id in ground.builder.code():
+            ground.builder.remove_code(version_id)
+        for reference in ground.builder.references():
+            ground.builder.remove(reference)
+        ground.builder.sweep()
+        return not [*ground.left(), *ground.builder.code(), *ground.builder.references()]
+
+    deadline = time.monotonic() + DEADLINE_S
+    while not swept():  # a load, or a container's start, completes after its client died
+        assert time.monotonic() < deadline, ground.left()
+        between.wait(0.2)
