@@ -5,7 +5,7 @@ raises, and nothing is touched.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -25,9 +25,6 @@ from modelyard.store.tables import InstanceRow
 
 DRAIN_S = 30.0
 """The longest that calls in flight hold up the end of what they call."""
-OVERLAP_S = 10.0
-"""A change is looked for in so much of the time before the last look too: its writer's clock may be slow, or its commit late."""
-
 LOOKS_AFTER_S = 10.0
 """The longest that what runs for no version is left alone."""
 
@@ -35,10 +32,9 @@ log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Ends what is not wanted, records what ended by itself, retires what is deleted, and keeps to who may call.
+    """Ends what is not wanted, records what ended by itself, and retires what is deleted.
 
     Args:
-        clock: Seconds since 1970.
         again_s: Seconds until the next look where something is under way.
     """
 
@@ -50,7 +46,6 @@ class Reconciler:
         instances: Instances,
         lifecycle: Lifecycle,
         workers: Workers,
-        clock: Callable[[], float],
         again_s: float,
     ) -> None:
         self._database = database
@@ -59,17 +54,13 @@ class Reconciler:
         self._instances = instances
         self._lifecycle = lifecycle
         self._workers = workers
-        self._clock = clock
         self._again_s = again_s
         self._draining: dict[str, float] = {}
-        self._looked_at = clock()
         self._looked_after: set[str] = set()
         self._looked_after_at = 0.0
 
     def step(self) -> bool:
         """Look once."""
-        self._renew_access(self._looked_at - OVERLAP_S)
-        self._looked_at = self._clock()
         actual = {each.name: each for each in self._runtime.actual() if each.role is Role.APP}
         with self._database.read() as session:
             rows = repository.live(session)
@@ -135,15 +126,6 @@ class Reconciler:
             if self._is_drained(fact):
                 self._lifecycle.retire(fact)
                 log.info("retired", model=f"{fact.owner}/{fact.name}", version=fact.number)
-
-    def _renew_access(self, since: float) -> None:
-        """Write the routes anew of what was shared, or not shared any more, since then."""
-        with self._database.read() as session:
-            changed = catalog.access_changed(session, since)
-        for model in changed:
-            with self._lifecycle.held(model.model_id, wait=False) as got:
-                # Who holds it may do so for as long as an app boots: until then its calls wait at a route that knows better.
-                self._lifecycle.lead_anew(model) if got else self._lifecycle.cool(model)
 
     def _is_still(self, row: InstanceRow) -> bool:
         with self._database.read() as session:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference_service import remote_routes, ways_in
+from inference_service.access import Access
 from inference_service.activation import Starter
 from inference_service.consumers import SUBSCRIPTION, ModelConsumer
 from inference_service.idling import IDLE, Idling
@@ -52,10 +53,11 @@ def runner(kernel: Kernel, runtime: Runtime, table: Routes) -> Runner:
     lifecycle = Lifecycle(database, runtime, table, instances, settings.grace_s, kernel.stopping.is_set)
     starter = Starter(database, runtime, lifecycle, instances, settings.hold_s, settings.starts_at_once)
     workers = Workers()
-    reconciler = Reconciler(database, runtime, table, instances, lifecycle, workers, kernel.clock, settings.look_every_s)
+    reconciler = Reconciler(database, runtime, table, instances, lifecycle, workers, settings.look_every_s)
     idling = Idling(database, table, lifecycle, workers, settings.look_every_s)
     loops = [
         Loop("reconcile", reconciler.step, doorbell.INSTANCES, REST_S, follows_rows=True),
+        Loop("access", Access(database, lifecycle, kernel.clock).step, doorbell.ACCESS, REST_S, follows_rows=True),
         Loop("idle", idling.step, IDLE, REST_S, follows_rows=True),
     ]
 

@@ -50,5 +50,5 @@ class Sharing:
             repository.share(session, model, public=access.public, users=access.users, now=now)
             told = views.access(model, repository.users_of(session, model.id))
             audit.append(session, actor, "share", model.id, now, "public" if told.public else f"{len(told.users)} users")
-            ring_after_commit(session, doorbell.INSTANCES)
+            ring_after_commit(session, doorbell.ACCESS)
             return told

@@ -136,6 +136,8 @@ OUTBOX = "outbox"
 PUBLISHED = "published"
 BUS = "bus"
 INSTANCES = "instances"
+ACCESS = "access"
+"""Rings when it was said who may call a model."""
 CREDENTIALS = "credentials"
 
 

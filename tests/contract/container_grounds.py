@@ -49,7 +49,7 @@ class ContainerGround(Ground):
         self.run(self.pairs, time.time, WITHIN_S)
         self.activation = self.starter
         self.workers = Workers()
-        self.reconciler = Reconciler(self.database, self.pairs, self.routes, self.instances, self.lifecycle, self.workers, time.time, 0.5)
+        self.reconciler = Reconciler(self.database, self.pairs, self.routes, self.instances, self.lifecycle, self.workers, 0.5)
         self._ending = threading.Event()
         self._looking = threading.Thread(target=self._look, name="reconcile")
         self._looking.start()

