@@ -29,6 +29,8 @@ class OutboxRelay:
         self._database = database
         self._bus = bus
         self._clock = clock
+        self._publishes = False
+        """Whether it had the turn when it last looked: it then asks for what waits without a look whether anything does."""
 
     def step(self) -> bool:
         """Publish one batch; True where more may wait. A batch that fails stays unpublished and raises.
@@ -36,9 +38,11 @@ class OutboxRelay:
         While another process has the turn nothing is done. A process that loses it while a batch is in flight lets that
         batch end: its records may then be doubled on the wire, as after every crash.
         """
-        if not self._is_any_unpublished():
+        if not self._publishes and not self._is_any_unpublished():
             return False
-        if not self._database.holds(TURN):
+        self._publishes = False
+        self._publishes = self._database.holds(TURN)
+        if not self._publishes:
             # Whoever has the turn may die before these are published, and nothing rings then.
             self._database.bell.ring_in(doorbell.OUTBOX, LOOK_AGAIN_S)
             return False
