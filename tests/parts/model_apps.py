@@ -17,7 +17,7 @@ from modelyard.domain.weights import ENTRIES
 from modelyard.weights.folder import WeightsFolder
 from modelyard.weights.pull import Wanted, pull
 
-READY_S = 60.0
+READY_S = 120.0
 
 
 class Quiet:

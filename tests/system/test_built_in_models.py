@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,21 @@ def predict(yard: Yard, photo: str, model: str = "modelyard/mobilenet", **option
     return answer.json()
 
 
+def upload(yard: Yard, owner: str, name: str) -> None:
+    """Upload the folder of MobileNet under this name, and wait until it is built: its packages may have to be fetched first."""
+    with tempfile.TemporaryDirectory() as folder:
+        zip_folder(APPS / "mobilenet", Path(folder, "mine.zip"))
+        taken = yard.upload(owner, name, Path(folder, "mine.zip").read_bytes(), wait_s=0)
+    assert taken.status_code == 202, taken.text
+
+    def built() -> bool:
+        row = yard.http.get(f"/models/{owner}/{name}").json()
+        assert row["status"] != "failed", row
+        return bool(row["status"] == "ready")
+
+    until(built, f"{owner}/{name} is built", READY_S)
+
+
 @pytest.fixture(scope="module", params=RUNTIMES)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flags: tuple[str, ...]) -> Iterator[Yard]:
     """A server with MobileNet, whose weights came while it ran."""
@@ -89,18 +105,14 @@ def test_a_photograph_that_no_class_fits_answers(served: Yard) -> None:
     assert answer["image"] == {"width": 512, "height": 355}
 
 
-def test_a_user_uploads_the_folder_under_a_name_of_their_own(served: Yard, tmp_path: Path) -> None:
-    zip_folder(APPS / "mobilenet", tmp_path / "mine.zip")
-    body = served.upload("testuser", "birds", (tmp_path / "mine.zip").read_bytes(), wait_s=READY_S)
-    assert body.json()["status"] == "ready", body.text
+def test_a_user_uploads_the_folder_under_a_name_of_their_own(served: Yard) -> None:
+    upload(served, "testuser", "birds")
     assert predict(served, "bird.jpg", "testuser/birds", top_k=1)["predictions"][0]["label"] == "chickadee"
 
 
-def test_without_weights_the_app_itself_names_the_command(own_yard: Yard, tmp_path: Path) -> None:
+def test_without_weights_the_app_itself_names_the_command(own_yard: Yard) -> None:
     own_yard.start()
-    zip_folder(APPS / "mobilenet", tmp_path / "mine.zip")
-    ready = own_yard.upload("testuser", "birds", (tmp_path / "mine.zip").read_bytes(), wait_s=READY_S)
-    assert ready.json()["status"] == "ready", ready.text
+    upload(own_yard, "testuser", "birds")
     answer = own_yard.http.post("/m/testuser/birds/predict", content=(PHOTOS / "cat.jpg").read_bytes())
     assert (answer.status_code, answer.json()["code"]) == (503, "weights_missing")
     assert answer.json()["mend"] == "Run on the server: modelyard models pull mobilenet"

@@ -18,7 +18,7 @@ from test_browser_looks import CONTRASTS, LEAST_CONTRAST
 pytestmark = pytest.mark.browser
 
 PICTURE = {"name": "scene.png", "mimeType": "image/png", "buffer": encoded(scene())}
-READY_MS = 240_000
+READY_MS, SLOW_MS = 240_000, 60_000
 # A file on its way from outside the browser, as the page's own events carry it.
 HAND_OVER = """([kind, bytes]) => {
     const carried = new DataTransfer();
@@ -31,6 +31,7 @@ HAND_OVER = """([kind, bytes]) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=SLOW_MS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(SWITCHES))
         yield started
