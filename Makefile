@@ -64,8 +64,8 @@ up: ## Build the images of the local stack, start it, wait until it is healthy
 	deploy/stack/up
 
 .PHONY: down
-down: ## Stop the local stack; VOLUMES=1 removes what it keeps as well
-	docker compose down --remove-orphans $(if $(VOLUMES),--volumes)
+down: ## Stop the local stack and its apps; VOLUMES=1 removes what it keeps as well
+	deploy/stack/down $(if $(VOLUMES),--volumes)
 
 .PHONY: logs
 logs: ## Follow what the services of the local stack say

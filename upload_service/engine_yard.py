@@ -1,6 +1,7 @@
 """All that one yard has in an engine: told, and removed with nothing of anybody else's."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from modelyard.runtime import engine_names
@@ -73,6 +74,10 @@ class EngineYard:
                 self._engine.remove_network(thing.id)
             case "image":
                 self._engine.untag(thing.id)
+            case "volume" if thing.id == self._volume:
+                # It is others' as well: while somebody's container mounts it, it stays.
+                with suppress(EngineRefusedError):
+                    self._engine.remove_volume(thing.id)
             case _:
                 self._engine.remove_volume(thing.id)
 

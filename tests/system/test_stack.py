@@ -1,0 +1,178 @@
+"""The local stack as `make up` starts it: the guide's journey through nginx, containers, Postgres and Kafka, and what a restart of any of it changes."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+from test_journey import guide_zip
+from yard import until
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+FRONT, AUTH, UPLOAD = "http://localhost:8080", "http://localhost:8000", "http://localhost:8001"
+FIELDS = ["upload_id", "username", "model_name", "description", "docker_image", "docker_container_id", "status"]
+SERVICES = ("auth", "upload", "builder", "inference", "runner", "gateway", "db", "kafka")
+ENGINE = "/var/run/docker.sock"
+MOST_MIB = 2000
+BUILT_S, ANSWER_S = 300, 60
+
+
+class Stack:
+    """A stack of a project name of its own, on the guide's ports."""
+
+    def __init__(self) -> None:
+        self.name = f"modelyard-test-{os.getpid()}"
+        self._variables = {**os.environ, "COMPOSE_PROJECT_NAME": self.name, "MODELYARD_BUILD_NETWORK": "host"}
+
+    def run(self, *words: str, within_s: float = 900) -> str:
+        """What a command printed, in the project's folder.
+
+        Raises:
+            AssertionError: It failed.
+        """
+        done = subprocess.run(words, cwd=ROOT, env=self._variables, capture_output=True, text=True, check=False, timeout=within_s)
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def compose(self, *words: str) -> str:
+        """As `run`, of `docker compose`."""
+        return self.run("docker", "compose", *words)
+
+    def http(self, url: str, token: str) -> httpx2.Client:
+        """A client with this credential."""
+        return httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=BUILT_S + ANSWER_S)
+
+    def used(self) -> dict[str, float]:
+        """The memory of each service in MiB."""
+        ids = self.compose("ps", "--quiet").split()
+        told = self.run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *ids)
+        return {line.split()[0]: _mib(line.split()[1]) for line in told.splitlines()}
+
+
+def _mib(told: str) -> float:
+    number = float(told.rstrip("GMKiB"))
+    return number * 1024 if told.endswith("GiB") else number / 1024 if told.endswith("KiB") else number
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    made = Stack()
+    made.run("docker", "compose", "version")
+    try:
+        made.run("deploy/stack/up", within_s=1200)
+        yield made
+    finally:
+        made.run("deploy/stack/down", "--volumes")
+    for kind, words in (("container", ["ps", "--all"]), ("volume", ["volume", "ls"]), ("network", ["network", "ls"])):
+        assert made.run("docker", *words, "--quiet", "--filter", f"label=com.docker.compose.project={made.name}") == "", kind
+
+
+@pytest.fixture(scope="module")
+def owner(stack: Stack) -> str:
+    """An administrator's token."""
+    return stack.run("make", "-s", "token").strip()
+
+
+@pytest.fixture(scope="module")
+def jwt(stack: Stack, owner: str) -> str:
+    """The access token of a user who has logged in at the guide's port of auth."""
+    with stack.http(FRONT, owner) as http:
+        made = http.post("/auth/users", json={"username": "testuser", "password": "four quiet herons wade"})
+        assert made.status_code in {200, 201}, made.text
+    form = {"username": "testuser", "password": "four quiet herons wade", "grant_type": "password"}
+    answer = httpx2.post(f"{AUTH}/auth/token", data=form, timeout=ANSWER_S)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["access_token"])
+
+
+def upload(http: httpx2.Client, name: str) -> dict[str, object]:
+    answer = http.post(
+        "/upload",
+        data={"username": "testuser", "model_name": name, "description": "A test"},
+        files={"file": (f"{name}.zip", guide_zip(), "application/zip")},
+        headers={"prefer": f"wait={BUILT_S}"},
+    )
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def predict(http: httpx2.Client, name: str) -> httpx2.Response:
+    return http.post(f"/m/testuser/{name}/predict", json={"input": "hello"})
+
+
+def test_the_guides_journey_and_what_a_stranger_reads_on_kafka(stack: Stack, jwt: str) -> None:
+    with stack.http(UPLOAD, jwt) as direct:
+        taken = upload(direct, "test-model")
+    assert (taken["status"], taken["runtime"]) == ("ready", "docker"), taken
+    assert taken["docker_image"] == "ml-models/testuser/test-model:latest"
+    container = str(taken["docker_container_id"])
+    assert stack.run("docker", "inspect", "--format", "{{.State.Status}}", container).strip() == "created"
+
+    with stack.http(FRONT, jwt) as http:
+        assert [each["id"] for each in http.get("/models/testuser").json()["models"]] == [taken["id"]]
+        answer = predict(http, "test-model")
+        assert (answer.status_code, answer.json()) == (200, {"prediction": "Processed: hello", "model": "test-model"})
+        assert stack.run("docker", "inspect", "--format", "{{.State.Status}}", container).strip() == "running"
+        assert httpx2.post(f"{FRONT}/m/testuser/test-model/predict", json={"input": "hello"}, timeout=ANSWER_S).status_code == 401
+
+    # The page's program, as it stands there, for the guide's own address.
+    (consumer,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
+    with subprocess.Popen([sys.executable, "-c", consumer], stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        deadline = threading.Timer(120, reader.kill)
+        deadline.start()
+        told = next((line for line in reader.stdout if "model.uploaded" in line and str(taken["id"]) in line), "nothing in time")
+        deadline.cancel()
+        reader.kill()
+    said = ast.literal_eval(told)
+    assert list(said["data"])[:7] == FIELDS
+    assert {name: said["data"][name] for name in FIELDS} == {
+        "upload_id": taken["id"],
+        "username": "testuser",
+        "model_name": "test-model",
+        "description": "A test",
+        "docker_image": "ml-models/testuser/test-model:latest",
+        "docker_container_id": container,
+        "status": "ready",
+    }
+
+
+def test_at_rest_it_takes_less_than_two_gigabytes(stack: Stack) -> None:
+    used = stack.used()
+    print(f"{sum(used.values()):.0f} MiB: {used}")
+    assert sum(used.values()) < MOST_MIB
+
+
+@pytest.mark.parametrize("service", [name for name in SERVICES if name not in {"builder", "runner"}])
+def test_the_engine_is_out_of_reach_of_whoever_takes_requests(stack: Stack, service: str) -> None:
+    assert stack.compose("exec", "-T", service, "sh", "-c", f"if [ -e {ENGINE} ]; then echo there; fi") == ""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_restart_of_any_service_and_the_journey_goes_on(stack: Stack, owner: str, service: str) -> None:
+    stack.compose("restart", service)
+
+    def answers() -> bool:
+        with closing(stack.http(FRONT, owner)) as http:
+            try:
+                return predict(http, "test-model").status_code == 200
+            except httpx2.TransportError:
+                return False
+
+    until(answers, f"calls are answered after {service} was started again")
+    with stack.http(FRONT, owner) as http:
+        until(lambda: http.get("/health").json().get("status") == "healthy", "all of it is healthy")
+        taken = upload(http, f"after-{service}")
+        assert taken["status"] == "ready", taken
+        assert predict(http, f"after-{service}").json() == {"prediction": "Processed: hello", "model": "test-model"}
+        gone = http.delete(f"/models/testuser/after-{service}", params={"purge": "true"})
+        assert gone.status_code in {200, 202}, gone.text
