@@ -26,7 +26,8 @@ from modelyard.store.tables import InstanceRow
 DRAIN_S = 30.0
 """The longest that calls in flight hold up the end of what they call."""
 LOOKS_AFTER_S = 10.0
-"""The longest that what runs for no version is left alone."""
+"""The longest that what runs is not looked at, where neither rows nor the runtime say that anything changed; and that what runs for no
+version is left alone."""
 
 log = structlog.get_logger(__name__)
 

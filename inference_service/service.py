@@ -13,7 +13,7 @@ from inference_service.instances import Instances
 from inference_service.leadership import Leadership
 from inference_service.lifecycle import Lifecycle
 from inference_service.model_output import ModelOutput
-from inference_service.reconciler import Reconciler
+from inference_service.reconciler import LOOKS_AFTER_S, Reconciler
 from inference_service.remote_routes import RemoteRoutes
 from inference_service.routes import asked_by_the_door, routes
 from inference_service.ways_in import WaysIn
@@ -56,7 +56,7 @@ def runner(kernel: Kernel, runtime: Runtime, table: Routes) -> Runner:
     reconciler = Reconciler(database, runtime, table, instances, lifecycle, workers, settings.look_every_s)
     idling = Idling(database, table, lifecycle, workers, settings.look_every_s)
     loops = [
-        Loop("reconcile", reconciler.step, doorbell.INSTANCES, REST_S, follows_rows=True),
+        Loop("reconcile", reconciler.step, doorbell.INSTANCES, LOOKS_AFTER_S, follows_rows=True),
         Loop("access", Access(database, lifecycle, kernel.clock).step, doorbell.ACCESS, REST_S, follows_rows=True),
         Loop("idle", idling.step, IDLE, REST_S, follows_rows=True),
     ]
