@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.cold_call import cold_call, herd
+from benchmarks.containers import container_cold_call, container_frozen_call, container_herd
 from benchmarks.events import events
 from benchmarks.first_prediction import first_prediction
 from benchmarks.gateway import gateway
@@ -25,6 +26,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "warm-call": warm_call,
     "gateway": gateway,
     "herd": herd,
+    "container-cold-call": container_cold_call,
+    "container-frozen-call": container_frozen_call,
+    "container-herd": container_herd,
     "events": events,
     "idle": idle,
     "image-builds": image_builds,

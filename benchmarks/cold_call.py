@@ -22,7 +22,7 @@ def cold_call(folder: Path, cache: Path) -> list[Result]:
         environment, code = server.environment(), server.code(str(version["id"]))
 
         def ours(_: int) -> Figures:
-            return {"cold_s": _one(server)}
+            return {"cold_s": call_stopped(server, NAME)}
 
         def control(_: int) -> Figures:
             began = time.perf_counter()
@@ -52,16 +52,16 @@ def herd(folder: Path, cache: Path) -> list[Result]:
         server.upload(NAME, app_zip(MODEL))
 
         def ours(_: int) -> Figures:
-            before = _stopped(server)
+            before = events_once_stopped(server, NAME)
             load = closed_loop(server.call(NAME), connections=CALLERS, calls=CALLERS)
-            begun = _stopped(server).count("model.started") - before.count("model.started")
+            begun = events_once_stopped(server, NAME).count("model.started") - before.count("model.started")
             starts.append(begun)
             if begun != 1:
                 raise WrongAnswerError(f"{begun} starts for {CALLERS} callers")
             return {"last_s": load.took_s, "first_s": load.latencies_s[0]}
 
         def control(_: int) -> Figures:
-            took_s = _one(server)
+            took_s = call_stopped(server, NAME)
             return {"last_s": took_s, "first_s": took_s}
 
         measured = measure(ours, control, "last_s")
@@ -77,14 +77,20 @@ def herd(folder: Path, cache: Path) -> list[Result]:
     ]
 
 
-def _one(server: Server) -> float:
-    _stopped(server)
-    return closed_loop(server.call(NAME), connections=1, calls=1).took_s
+def call_stopped(server: Server, name: str, *, wait: bool = True) -> float:
+    """The seconds of one call to the model once it is stopped.
+
+    Args:
+        wait: Whether it may still have to stop.
+    """
+    if wait:
+        events_once_stopped(server, name)
+    return closed_loop(server.call(name), connections=1, calls=1).took_s
 
 
-def _stopped(server: Server) -> list[str]:
+def events_once_stopped(server: Server, name: str) -> list[str]:
     """The model's events once it is stopped and the bus has told of it: every start before that stop is among them."""
-    server.wait_stopped(NAME)
-    while (events := server.events(NAME)).count("model.started") != events.count("model.stopped"):
+    server.wait_stopped(name)
+    while (events := server.events(name)).count("model.started") != events.count("model.stopped"):
         time.sleep(0.01)
     return events

@@ -190,7 +190,7 @@ class ByHand:
         self._code = code
 
     def __enter__(self) -> Self:
-        port = _free_port()
+        port = free_port()
         plan = Plan(server="gunicorn", target="app:app", port=port)
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx2.Client(base_url=self.url, timeout=DEADLINE_S)
@@ -242,7 +242,8 @@ def check(answer: httpx2.Response) -> None:
         raise WrongAnswerError(f"{answer.status_code} {answer.text[:200]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -27,15 +27,24 @@ class Census:
         changed: Called with the name of an instance of which a container ended, or stood still, or is gone; from that thread.
         broken: Called with an app of which a part was killed for want of memory, or with an inlet that ended, from that thread: what is
             left of the pair serves no more.
+        starved: Asked of an app that runs, when the engine was not heard for a while: whether a part of it was killed so meanwhile.
     """
 
-    def __init__(self, engine: Engine, yard: str, changed: Callable[[str], None], broken: Callable[[Container], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        yard: str,
+        changed: Callable[[str], None],
+        broken: Callable[[Container], None],
+        starved: Callable[[Container], bool],
+    ) -> None:
         self.endings = Endings()
         self._engine = engine
         self._yard = yard
         self._mine = [engine_names.label(engine_names.YARD, yard)]
         self._changed = changed
         self._broken = broken
+        self._starved = starved
         self._known: dict[str, Container] = {}
         self._lost: dict[str, Container] = {}
         self._looking = threading.RLock()
@@ -143,6 +152,11 @@ class Census:
         try:
             for name in self._list():
                 self._changed(name)
+            with self._guard:
+                running = [each for each in self._known.values() if each.part == APP and each.runs]
+            for app in running:
+                if self._starved(app):
+                    self._starve(app)
             for event in stream:
                 self._take(event)
         finally:

@@ -44,12 +44,12 @@ class DockerRuntime:
         self._engine = engine
         self._options = options
         self._on_change = on_change
-        self._census = Census(engine, options.yard, self._changed, self._broken)
+        self._still = Standstill(engine)
+        self._census = Census(engine, options.yard, self._changed, self._broken, lambda app: bool(self._still.oom_kills(app)))
         self._volume = SocketsVolume(engine, options.volume, options.yard, options.seen_at)
         self._pairs = Pairs(engine, self._census, self._volume, options)
         self._inlets = Inlets(engine, self._census, self._volume, self._pairs)
         self._outputs = Outputs(engine, options.output)
-        self._still = Standstill(engine)
         self._warm = WarmInlets(options.warm_inlets)
         self._verbs: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._guard = threading.Lock()
