@@ -112,7 +112,7 @@ MEMBERS = st.lists(st.tuples(NAME.map("env/".__add__), KIND, TARGET), max_size=8
 def test_whatever_is_sent_a_layer_that_is_made_stays_inside(scaled: Callable[[int], int]) -> None:
     made = 0
 
-    @settings(max_examples=scaled(10_000), deadline=None, database=None)
+    @settings(max_examples=scaled(4_000), deadline=None, database=None)
     @given(MEMBERS, st.booleans())
     def tried(members: list[tuple[str, bytes, str]], ordered: bool) -> None:  # noqa: FBT001 - hypothesis gives it
         nonlocal made
