@@ -24,7 +24,7 @@ LAUNCHER = "/usr/lib/modelyard/launcher"
 START = "srv/start.json"
 OPEN_FOLDERS = ("app",)
 
-_OF_ONE_PLAN = re.compile(r"PORT|MODELYARD_VERSION|\w+_(?:NUM|MAXIMUM)_THREADS")
+_OF_ONE_PLAN = re.compile(r"PORT|MODELYARD_\w+|\w+_(?:NUM|MAXIMUM)_THREADS")
 
 
 def recipe() -> Recipe:
@@ -92,7 +92,8 @@ def start_file(plan: Plan, server: str) -> bytes:
     """What the launcher reads: the words of the command, the folder below the code, and variables that the image does not set."""
     layout = Layout(server=server, host=ANYWHERE)
     told = variables(plan, plan.port, "", layout)
-    told.pop("MODELYARD_VERSION")
+    for name in ("MODELYARD_VERSION", "MODELYARD_WEIGHTS"):  # what only a runtime knows, or mounts
+        told.pop(name, None)
     start = {"words": list(words(plan, plan.port, layout)), "folder": plan.folder, "variables": told}
     return json.dumps(start, sort_keys=True).encode()
 

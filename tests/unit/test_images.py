@@ -214,9 +214,16 @@ def test_the_same_version_is_the_same_image_and_another_is_not(tmp_path: Path) -
     assert made.codes() == []
 
 
+def test_an_image_has_no_variable_of_one_plan() -> None:
+    told = image_recipes.recipe().variables
+    assert not [name for name in told if name == "PORT" or name.startswith("MODELYARD_") or name.endswith("_THREADS")]
+    assert {"PATH", "HOME", "PYTHONPATH", "HF_HOME"} <= set(told)
+
+
 def test_the_launcher_listens_for_the_world_outside_its_container() -> None:
     for server, said in (("uvicorn", image_recipes.ANYWHERE), ("gunicorn", "/etc/modelyard/gunicorn.conf.py")):
         start = json.loads(image_recipes.start_file(Plan(server=server, target="app:app"), ""))  # type: ignore[arg-type]
         assert said in start["words"]
         assert "MODELYARD_VERSION" not in start["variables"]
+        assert start["variables"]["MODELYARD_CPUS"] == "1"
     assert b'bind = "0.0.0.0:"' in image_recipes.environment_files()["etc/modelyard/gunicorn.conf.py"]
