@@ -150,7 +150,7 @@ class NginxStage:
     caller = CALLER
     workers = 1
 
-    def __init__(self, settings: DoorSettings) -> None:
+    def __init__(self, settings: DoorSettings, **told: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
         self.run = self.folder / "run"
         self.run.mkdir(mode=0o700)
@@ -159,7 +159,7 @@ class NginxStage:
         self._apps: list[App | SocketApp] = []
         self._settings = settings
         self.knowing = Knowing()
-        self.nginx = Nginx(self.folder, STALL_S=f"{max(1, round(settings.stall_s))}", CONNECTIONS="4096", WORKERS="1")
+        self.nginx = Nginx(self.folder, STALL_S=f"{max(1, round(settings.stall_s))}", **{"CONNECTIONS": "4096", "WORKERS": "1", **told})
         self.strays: list[bytes] = []
         self._servers = [
             UnixServer(Introspection(self.knowing, self._rules()), self.run / f"auth-{os.getpid()}.sock", drain_s=1),

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ from tokens.attacks import API, APP_HOST, attacks, good
 
 from gateway.settings import DoorSettings
 from modelyard.domain.api_keys import new_key
-from modelyard.runtime.routes import RouteRemoved, RouteState
+from modelyard.runtime.routes import Activated, Route, RouteRemoved, RouteState
 
 pytestmark = pytest.mark.nginx
 
@@ -202,6 +203,96 @@ def test_a_switch_of_versions_under_load_fails_no_call_and_never_goes_back(stage
     for mine in seen:
         assert {status for status, _ in mine} == {200}
         assert [version for _, version in mine] == sorted(version for _, version in mine)
+
+
+class Freezing:
+    """A runner that freezes the model again and again while it is called: the route is closed, the counts are read, and only 0 freezes."""
+
+    def __init__(self, stage: NginxStage, route: Route) -> None:
+        self._stage = stage
+        self._route = route
+        self._turn = threading.Lock()
+        self.frozen = False
+        self.freezes = 0
+        self.hit: list[str] = []
+
+    def reply(self, request: Request, conn: socket.socket) -> bool:
+        """The app, which cannot answer while it is frozen."""
+        if self.frozen:
+            self.hit.append(request.target)
+        return ok()(request, conn)
+
+    def freeze(self) -> None:
+        """Try to."""
+        with self._turn:
+            if self.frozen:
+                return
+            self._stage.routes.apply([replace(self._route, state=RouteState.CLOSING)])
+            if self._stage.routes.calls_to("model-1", "i-1") == 0:
+                self.frozen = True
+                self.freezes += 1
+            else:
+                self._stage.routes.apply([self._route])
+
+    async def activate(self, _model_id: str) -> Activated:
+        """Thaw it."""
+        with self._turn:
+            self.frozen = False
+            self._stage.routes.apply([self._route])
+            return Activated(self._route)
+
+
+def test_no_call_reaches_an_instance_that_was_frozen_as_it_came(scaled: Callable[[int], int]) -> None:
+    stage = NginxStage(SETTINGS, WORKERS="2")
+    try:
+        app = stage.deploy(ok())
+        route = stage.routes.find(("ann", "iris"))
+        assert route is not None
+        freezing = Freezing(stage, route)
+        app.reply = freezing.reply
+        stage.runner.activate = freezing.activate  # type: ignore[method-assign] # this runner freezes too
+        ends = threading.Event()
+        callers = [threading.Thread(target=_call_on, args=(stage, ends)) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        enough, end = scaled(2000), time.monotonic() + 120
+        while freezing.freezes < enough and time.monotonic() < end:
+            freezing.freeze()
+            ends.wait(0.0005)  # the lock is the callers' meanwhile
+        ends.set()
+        for caller in callers:
+            caller.join()
+        assert (freezing.hit, freezing.freezes) == ([], enough)
+        stage.take_down()
+    finally:
+        stage.close()
+
+
+def _call_on(stage: NginxStage, ends: threading.Event) -> None:
+    connection, rng = stage.connect(), random.Random()
+    try:
+        while not ends.wait(rng.choice([0, 0.001, 0.005])):
+            connection.request("GET", "/m/ann/iris/", headers=stage.sends)
+            assert connection.getresponse().read() == b"ok"
+    finally:
+        connection.close()
+
+
+def test_an_address_has_so_many_connections_and_no_more() -> None:
+    stage = NginxStage(SETTINGS, CONNECTIONS="4")
+    try:
+        stage.deploy(ok())
+        open_ones = [stage.raw(b"GET /m/ann/iris/ HTTP/1.1\r\nHost: localhost\r\nX: ") for _ in range(8)]
+        # A connection counts from its request's head on.
+        for conn in open_ones:
+            conn.sendall(b"y\r\nContent-Length: 5\r\n\r\n")
+        until(lambda: b"too_many_connections" in stage.call("/").body, "the address has too many")
+        for conn in open_ones:
+            conn.close()
+        until(lambda: stage.call("/").status == 200, "they are gone")
+        stage.take_down()
+    finally:
+        stage.close()
 
 
 # --- what it refuses by itself

@@ -75,6 +75,9 @@ function _M.of_status(status)
     return problems.not_found()
   elseif status == 413 then
     return problems.new("too_large", "body_too_large", "The body is too large.", "Send less at once.")
+  elseif status == 429 then
+    return problems.new("limited", "too_many_connections", "Your address has too many connections open.",
+      "Close some, or let calls share them; MODELYARD_GATEWAY__CONNECTIONS holds the number.", { retry_after_s = 1 })
   elseif status == 405 then
     return problems.new("wrong_method", "method_not_allowed", "This cannot be done here.", "See /openapi.json.")
   elseif status >= 500 and status ~= 501 and status ~= 505 then
