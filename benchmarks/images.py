@@ -20,8 +20,10 @@ NAME, COLD, FREEZES = "mobilenet", "cold", "freezes"
 IMAGES = 36
 """Of each arm in each round."""
 CONNECTIONS = 8
+AT_REST_S = 4.0
+"""After so long without a call the app has given back what only many at once need; it is frozen long after that."""
 STAYS = "\n[idle]\nfreeze_s = 3600\nstop_s = 3600\n"
-ENDS_SOON = "\n[idle]\nfreeze_s = 3600\nstop_s = 4\n"
+ENDS_SOON = "\n[idle]\nfreeze_s = 3600\nstop_s = 10\n"
 FREEZES_SOON = "\n[idle]\nfreeze_s = 0.2\nstop_s = 3600\n"
 
 
@@ -65,6 +67,7 @@ def resting(folder: Path, cache: Path) -> list[Result]:
             before = set(_instance_pids(server))
             figures = {"first_s": ask(server.url, _path(COLD), headers, connections=1, images=1)}
             figures["warm_s"] = ask(server.url, _path(COLD), headers, connections=1, images=len(LABELS)) / len(LABELS)
+            time.sleep(AT_REST_S)
             figures["memory_mb"] = memory_mb(*set(_instance_pids(server)) - before)
             figures["frozen_s"] = ask(server.url, _path(FREEZES), headers, connections=1, images=1)
             return figures

@@ -74,7 +74,7 @@ def _alone(content: bytes) -> bytes:
 
 
 def _ours(held: ExitStack, weights: Path) -> Iterator[Server]:
-    for name, most in (("modelyard, batching", "8"), ("modelyard, one by one", "1")):
+    for name, most in (("modelyard, batching", "4"), ("modelyard, one by one", "1")):
         app = held.enter_context(running("mobilenet", weights, {"MODELYARD_CPUS": "2", "BATCH_MOST": most}))
         yield Server(name, app.url, "/predict", _alone)
 

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 WINDOW_S = 0.005
 """The longest that an input waits for others to join it, and only while every core is busy anyway."""
-MOST_AT_ONCE = int(os.environ.get("BATCH_MOST", "8"))
+MOST_AT_ONCE = int(os.environ.get("BATCH_MOST", "4"))
 
 
 def cores() -> int:
