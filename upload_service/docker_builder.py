@@ -88,6 +88,13 @@ class DockerBuilder:
     def lock(self, plan: Plan, log: Log) -> str:
         """The lock of the plan's requirements and its server, for the base image's interpreter."""
         base = self._bases.find(log)
+        here = ".".join(str(part) for part in base.python[:2])
+        if plan.python is not None and plan.python != here:
+            raise BuildError(
+                "python_version",
+                f"The app asks for Python {plan.python}, and the base image has {here}.",
+                f"Ask for {here}, or let the operator name another image by the setting build.base_image.",
+            )
         return Locks(self._tools, self._settings, Path(sys.executable), self._cache, base.uv_target).lock(plan, log)
 
     def reference(self, lock: str, source: Source) -> str:

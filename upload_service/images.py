@@ -163,11 +163,16 @@ class Images:
             try:
                 self._engine.load(load_stream(config, layer, len(below.diff_ids), tags))
             except EngineRefusedError as error:
-                log.warning("the engine refuses layers alone, it builds them from now on", why=str(error))
-                self._loads = False
+                _check_room(error)
+                log.warning("the engine refuses a layer alone, and builds it", why=str(error))
             else:
                 return
-        self._build(below, layer, labels, tags, told)
+        try:
+            self._build(below, layer, labels, tags, told)
+        except EngineRefusedError as error:
+            _check_room(error)
+            raise
+        self._loads = False  # it was asked once, and what it was asked for is possible: nothing else was in the way
 
     def _build(self, below: _Below, layer: Layer, labels: Mapping[str, str], tags: Sequence[str], told: Log) -> None:
         first, *others = tags
@@ -181,3 +186,10 @@ class Images:
                 told(printed)
         for tag in others:
             self._engine.tag(first, tag)
+
+
+def _check_room(error: EngineRefusedError) -> None:
+    if "no space left on device" in str(error).lower():
+        raise BuildError(
+            "disk_full", "The engine's disk is full.", "Delete models that are not needed, or run `modelyard gc --caches`."
+        ) from error

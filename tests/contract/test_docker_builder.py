@@ -304,3 +304,9 @@ def test_a_builder_that_is_killed_leaves_nothing_that_a_sweep_does_not_find(grou
     while not swept():  # a load, or a container's start, completes after its client died
         assert time.monotonic() < deadline, ground.left()
         between.wait(0.2)
+
+
+def test_a_python_that_the_base_image_has_not_is_told(ground: Ground) -> None:
+    with pytest.raises(BuildError) as refused:
+        ground.builder.lock(plan("greeting==1.0", python="3.99"), ground.log)
+    assert (refused.value.code, "3.99" in refused.value.message, "3.11" in refused.value.mend) == ("python_version", True, True)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
+
 from modelyard.domain.plan import Plan
 from modelyard.runtime.engine import EngineRefusedError, Json
 from modelyard.runtime.engine_names import code_image
 from upload_service import image_recipes
 from upload_service.base_image import BaseImage
-from upload_service.builders import Source
+from upload_service.builders import BuildError, Source
 from upload_service.image_recipes import dockerfile
 from upload_service.images import Images
 
@@ -198,6 +200,15 @@ def test_an_engine_that_refuses_a_layer_alone_is_asked_once_and_builds_from_then
 
     assert len(shelf.builds) == 2
     assert {tag for tag in shelf.shelf if "fruit" in tag or "code" in tag} == {code_image(YARD, "v1"), "ml-models/ada/fruit:v3"}
+
+
+def test_a_full_disk_is_told_as_such_and_no_reason_to_build_otherwise(tmp_path: Path) -> None:
+    shelf = Shelf(refuses="write /var/lib/x: no space left on device")
+    with pytest.raises(BuildError) as refused:
+        images(shelf, tmp_path)
+    assert refused.value.code == "disk_full"
+    assert shelf.builds == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_version_is_the_same_image_and_another_is_not(tmp_path: Path) -> None:
