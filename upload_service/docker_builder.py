@@ -166,6 +166,7 @@ class DockerBuilder:
 
     def empty_cache(self) -> int:
         """Remove the volume of packages, the image that fills it, and what resolving kept here."""
+        self._throw_aways.settle()  # what fetched last still holds the volume
         freed = self._phases.empty_cache() + size_of(self._cache)
         shutil.rmtree(self._cache, ignore_errors=True)
         return freed

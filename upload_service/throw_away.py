@@ -165,6 +165,10 @@ class ThrowAways:
             finally:
                 self._removing.submit(_removed, undone.pop_all())
 
+    def settle(self) -> None:
+        """Wait until all that was used so far is removed."""
+        self._removing.submit(lambda: None).result()
+
     def close(self) -> None:
         """Wait until all of it is removed."""
         self._removing.shutdown()

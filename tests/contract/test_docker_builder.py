@@ -89,6 +89,7 @@ def test_the_same_lock_and_code_are_the_same_image_with_every_cache_removed(grou
     ground.builder.remove_code("v1")
     for reference in ground.builder.references():
         ground.builder.remove(reference)
+    assert ground.is_clean()
     for each in engine.volumes([label(YARD, yard(ground))]):
         engine.remove_volume(each["Name"])
     ground.log = Lines()
@@ -207,6 +208,7 @@ def test_the_phases_are_closed_in_and_only_the_first_has_a_network(ground: Groun
                 if found and found["Config"]["Cmd"][4] in {"fetch", "install"}:  # what asked the base image may still be there
                     seen[found["Config"]["Cmd"][4]] = dict(found)
 
+    assert ground.is_clean()
     for each in engine.volumes([label(YARD, yard(ground))]):
         engine.remove_volume(each["Name"])
     ground.log = Looking()
