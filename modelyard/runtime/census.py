@@ -171,7 +171,7 @@ class Census:
         there = {str(each["Id"]) for each in self._engine.containers(self._mine)}
         for container_id in there:
             with suppress(EngineRefusedError):
-                self.look(container_id)
+                self._set_right(self.look(container_id))
         for container_id in before.keys() - there:
             self._forget(container_id)
         with self._guard:
@@ -200,19 +200,24 @@ class Census:
                 self._starve(before)
             case "die":
                 self._die(container_id, before, int(event["Actor"]["Attributes"].get("exitCode", 0)))
-            case "rename":
-                self._call_back(self.look(container_id))
             case _:
-                self.look(container_id)
+                self._set_right(self.look(container_id))
         if before is not None and action in TOUCHED:
             self._changed(before.name)
 
-    def _call_back(self, seen: Container | None) -> None:
-        """Give a container its name back: what is made anew under that name must not become a second one."""
-        if seen is None or seen.called == (name := engine_names.container_name(self._yard, seen.name, seen.part)):
+    def _set_right(self, seen: Container | None) -> None:
+        """Undo what others did to a container and nobody else notices: an inlet stands still only by their hand, and every name is ours.
+
+        What is made anew under a name must not become a second one of it.
+        """
+        if seen is None:
             return
-        with suppress(EngineRefusedError):  # somebody else has it now
-            self._engine.rename(seen.id, name)
+        with suppress(EngineRefusedError):  # somebody else has the name now, or it goes on already
+            if seen.part != APP and seen.status == "paused":
+                self._engine.unpause(seen.id)
+                self.look(seen.id)
+            if seen.called != (name := engine_names.container_name(self._yard, seen.name, seen.part)):
+                self._engine.rename(seen.id, name)
 
     def _starve(self, app: Container | None) -> None:
         if app is not None and app.part == APP:

@@ -21,7 +21,7 @@ from modelyard.domain.errors import ModelyardError
 from modelyard.domain.ids import instance_name
 from modelyard.domain.states import InstanceState
 from modelyard.runtime.docker import DockerRuntime
-from modelyard.runtime.engine_names import NAME, PART, label
+from modelyard.runtime.engine_names import NAME, PART, YARD, label
 from modelyard.runtime.routes import Route
 from modelyard.store import catalog, doorbell
 from modelyard.store.tables import InstanceRow, VersionRow
@@ -86,7 +86,7 @@ class ContainerGround(Ground):
 
     def container(self, name: str, part: str) -> str:
         """The id of one half of a model's pair; empty where it is not there."""
-        wanted = {"label": [label(NAME, instance_name(f"v-{name}")), label(PART, part)]}
+        wanted = {"label": [label(YARD, self.docker.yard), label(NAME, instance_name(f"v-{name}")), label(PART, part)]}
         found = self.api.containers(all=True, filters=wanted)
         assert len(found) <= 1, "no doubles"
         return str(found[0]["Id"]) if found else ""
