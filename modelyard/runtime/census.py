@@ -200,6 +200,8 @@ class Census:
                 self._starve(before)
             case "die":
                 self._die(container_id, before, int(event["Actor"]["Attributes"].get("exitCode", 0)))
+            case "start" if before is not None and before.runs:
+                pass  # whoever started it has looked
             case _:
                 self._set_right(self.look(container_id))
         if before is not None and action in TOUCHED:

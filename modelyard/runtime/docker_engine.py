@@ -113,6 +113,11 @@ class DockerEngine:
         printed = self._ask(lambda api: api.exec_start(began))
         return int(self._ask(lambda api: api.exec_inspect(began)["ExitCode"])), bytes(printed)
 
+    def read_inside(self, container: str, words: Sequence[str]) -> bytes:
+        """See `Engine`."""
+        began = self._ask(lambda api: api.exec_create(container, [*words])["Id"])
+        return bytes(self._ask(lambda api: api.exec_start(began)))
+
     def attach(self, container: str) -> Stream[bytes]:
         """See `Engine`."""
         response = self._ask(lambda api: _upgraded(api, container))

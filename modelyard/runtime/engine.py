@@ -94,6 +94,9 @@ class Engine(Protocol):
     def run_inside(self, container: str, words: Sequence[str]) -> tuple[int, bytes]:
         """Run a command inside it; the exit status, and what was printed."""
 
+    def read_inside(self, container: str, words: Sequence[str]) -> bytes:
+        """As `run_inside`, for what is printed alone: a question less."""
+
     def attach(self, container: str) -> Stream[bytes]:
         """What it prints from now on, piece by piece, until it ends."""
 

@@ -73,7 +73,7 @@ class Inlets:
         if inlet is None or not inlet.runs:
             return []
         try:
-            _, printed = self._engine.run_inside(inlet.id, ["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+            printed = self._engine.read_inside(inlet.id, ["cat", "/proc/net/tcp", "/proc/net/tcp6"])
         except EngineRefusedError:  # it ended meanwhile
             return []
         return listeners.of_tables(printed.decode("ascii", "replace"))

@@ -14,7 +14,7 @@ SHORTEST_ANSWER_S, LONGEST_ANSWER_S = 1.0, 10.0
 SETTLE_S = 0.5
 # What else an app listens on is looked for when the expected address has kept silent for so long, and less and less often: it may cost
 # a question to an engine.
-LISTENERS_AFTER_S, LISTENERS_AT_MOST_EVERY_S = 0.5, 2.0
+LISTENERS_AFTER_S, LISTENERS_AT_MOST_EVERY_S = 1.0, 4.0
 BODY_BYTES = 65536
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what an app listens on, inside its own namespace
