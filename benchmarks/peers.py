@@ -7,6 +7,7 @@ Every server has two workers of one thread, the app's own decoder, and images as
 import base64
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tests.parts.checkpoints import APPS, MOBILENET
 from tests.parts.model_apps import pulled, running
 
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "peers.json"
+RESULT = HERE / "results" / "peers" / "classifier.json"
 APP = str(APPS / "mobilenet")
 CONNECTIONS = (1, 8, 32)
 ROUNDS, IMAGES = 3, 48
@@ -62,7 +63,7 @@ def main(folder: Path) -> None:
                 for server in servers if number % 2 == 0 else servers[::-1]:
                     found[server.name][count].append(round(server.images_per_s(count), 1))
     told = {"machine": machine() | {"load_after": os.getloadavg()[0]}, "images": IMAGES, "images_per_s": found}
-    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(told, indent=1) + "\n")
     rows = [[name, *(f"{statistics.median(values):.1f}" for values in each.values())] for name, each in found.items()]
     head = ["images/s, median", *(f"c = {count}" for count in CONNECTIONS)]
@@ -113,7 +114,7 @@ def _started(words: list[str], port: int, ready: str, told: dict[str, str]) -> I
     """The URL of a server that answers; it ends with the block."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **told}
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, env=variables, stdout=log, stderr=log)
+        process = subprocess.Popen(words, env=variables, stdout=log, stderr=log, start_new_session=True)
         url, ends = f"http://127.0.0.1:{port}", time.monotonic() + START_S
         try:
             while not _answers(url + ready):
@@ -123,8 +124,12 @@ def _started(words: list[str], port: int, ready: str, told: dict[str, str]) -> I
                 time.sleep(0.1)
             yield url
         finally:
-            process.terminate()
+            # With all its workers, which else go on polling.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answers(url: str) -> bool:

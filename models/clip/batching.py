@@ -85,7 +85,9 @@ class Batching:
                 if self._timer is None:
                     self._timer = asyncio.get_running_loop().call_later(wait_s, self._timed_out)
                 return
-            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            # Shared among all cores, also those that are about to be free: a batch saves less than an idle core costs.
+            size = min(self._most, math.ceil(len(self._waiting) / self._workers))
+            batch = [self._waiting.popleft() for _ in range(size)]
             batch = [each for each in batch if not each.done.done()]  # its caller may have gone
             if batch:
                 self._free -= 1

@@ -63,6 +63,8 @@ def running(name: str, weights: Path, variables: Mapping[str, str] | None = None
     told |= {"MODELYARD_WEIGHTS": str(weights)} | dict(variables or {})
     # Calls wait in the socket until the app takes them: nobody has to look whether it has started.
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, tempfile.TemporaryFile() as log:
+        # The server takes a descriptor for a Unix socket, and leaves undone what it does to every other one; connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         number = listener.fileno()
         words = [python, "-m", "uvicorn", "app:app", "--fd", str(number), "--log-level", "warning"]
         process = subprocess.Popen(words, cwd=APPS / name, env=told, stdout=log, stderr=log, pass_fds=[number])

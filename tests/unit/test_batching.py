@@ -102,6 +102,21 @@ def test_every_core_runs_a_batch_of_its_own(model_modules: SimpleNamespace, gate
     run(act)
 
 
+def test_what_waits_is_shared_among_the_cores(model_modules: SimpleNamespace, gate: Gate) -> None:
+    async def act() -> None:
+        batching = model_modules.batching.Batching(gate, 2, most=8)
+        gate.open.clear()
+        calls = [asyncio.ensure_future(batching(one(number))) for number in range(8)]
+        await begun(gate, 2)
+        await waiting(batching, 6)
+        gate.open.set()
+        assert [result[0] for result, _ in await asyncio.gather(*calls)] == [number * 2 for number in range(8)]
+        assert sorted(gate.sizes) == [1, 1, 1, 2, 3]
+        batching.close()
+
+    run(act)
+
+
 def test_one_that_fails_fails_alone(model_modules: SimpleNamespace, gate: Gate) -> None:
     async def act() -> None:
         batching = model_modules.batching.Batching(gate, 1, most=8)
@@ -146,13 +161,13 @@ def test_while_every_core_is_busy_an_input_waits_for_one_that_is_coming(model_mo
         with batching.coming():  # one core computes, the other decodes
             first = asyncio.ensure_future(batching(one(1)))
             await waiting(batching, 1)
-            second = asyncio.ensure_future(batching(one(2)))
-            await waiting(batching, 2)
+            others = [asyncio.ensure_future(batching(one(number))) for number in (2, 3)]
+            await waiting(batching, 3)
         # Nothing is coming any more, long before the window is over.
         await begun(gate)
         gate.open.set()
-        await asyncio.gather(running, first, second)
-        assert gate.sizes == [1, 2]
+        await asyncio.gather(running, first, *others)
+        assert gate.sizes == [1, 2, 1]
         batching.close()
 
     run(act)
@@ -186,7 +201,7 @@ def test_a_full_batch_does_not_wait(model_modules: SimpleNamespace, gate: Gate) 
             await begun(gate)
             gate.open.set()
             await asyncio.gather(running, *both)
-        assert gate.sizes == [1, 2]
+        assert gate.sizes == [1, 1, 1]
         batching.close()
 
     run(act)
