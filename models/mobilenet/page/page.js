@@ -96,6 +96,7 @@ const percent = (score) => `${(score * 100).toFixed(1)}%`;
 
 // --- the ways in
 input.addEventListener("change", () => choose(input.files[0]));
+choose(input.files[0]); // chosen before this script had come, or kept by a reload
 document.addEventListener("paste", (event) => choose([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))));
 document.addEventListener("dragover", (event) => {
   if (!event.dataTransfer?.types.includes("Files")) return;
