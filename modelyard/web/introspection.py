@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from modelyard.domain.errors import NotFound
+from modelyard.domain.ids import PLATFORM
 from modelyard.run.settings import Settings
 from modelyard.web.access import Receive, Scope, Send, no_credential, principal_of
 from modelyard.web.apps_gate import console_name
@@ -42,6 +43,8 @@ class DoorRules:
 
     Args:
         console: The host name to which a browser without a good cookie of a model's own host is sent.
+        builtins: The models that are served as the platform's own.
+        platform: Whose they are; everybody who is signed in may call them.
         ask_again_s: How often it is asked whether the caller of what lasts may still call.
     """
 
@@ -52,6 +55,8 @@ class DoorRules:
     api_per_minute: int
     calls_per_minute: int
     anonymous_per_minute: int
+    builtins: tuple[str, ...] = ()
+    platform: str = PLATFORM
     absent_s: float = 1.0
     ask_again_s: float = 3.0
     message_bytes: int = 16 * 1024 * 1024
@@ -68,6 +73,7 @@ class DoorRules:
             api_per_minute=limits.api_per_minute,
             calls_per_minute=limits.calls_per_minute,
             anonymous_per_minute=limits.anonymous_per_minute,
+            builtins=tuple(settings.models.builtin),
         )
 
 

@@ -38,6 +38,7 @@ from modelyard.web.tokens import Claims, payload_of
 PLENTY = 10**9
 OURS = {"date", "server", "connection", "x-request-id", "ratelimit", "ratelimit-policy"}
 """What the gate before the door adds to every answer."""
+BUILT_IN = "mobilenet"
 CALLER = "bob"
 """Who calls ann's models: she has shared them."""
 
@@ -235,7 +236,7 @@ class NginxStage:
         limits = {"api_per_minute": PLENTY, "calls_per_minute": PLENTY, "anonymous_per_minute": PLENTY}
         return DoorRules(
             ("x",), "apps.localhost", "localhost", DEADLINE_S, **limits, absent_s=told.absent_s, ask_again_s=told.ask_again_s,
-            message_bytes=told.message_bytes,
+            message_bytes=told.message_bytes, builtins=(BUILT_IN,),
         )  # fmt: skip
 
     def set_up(self, settings: DoorSettings) -> None:

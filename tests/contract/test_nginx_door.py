@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 from door_apps import DEADLINE_S, Request, ok, read_until, until
-from door_nginx import CALLER, NginxStage
+from door_nginx import BUILT_IN, CALLER, NginxStage
 from door_stage import Answer
 from parts.nginx import START
 from tokens.attacks import API, APP_HOST, attacks, good
 
 from gateway.settings import DoorSettings
 from modelyard.domain.api_keys import new_key
+from modelyard.domain.ids import PLATFORM
 from modelyard.runtime.routes import Activated, Route, RouteRemoved, RouteState
 
 pytestmark = pytest.mark.nginx
@@ -100,6 +101,20 @@ def test_tokens_of_a_key_that_signs_no_more_end(stage: NginxStage) -> None:
     finally:
         stage.knowing.keys = keys
     until(lambda: stage.call("/").status == 200, "the key is known again")
+
+
+def test_the_platforms_own_models_are_everybodys_who_is_signed_in_and_say_what_they_lack(stage: NginxStage) -> None:
+    path = f"/m/{PLATFORM}/{BUILT_IN}"
+    early = stage.call("/predict", prefix=path)
+    assert (early.status, early.code, early.get("retry-after")) == (503, "weights_missing", ["10"])
+    assert json.loads(early.body)["mend"] == f"Run on the server: modelyard models pull {BUILT_IN}"
+    assert stage.call("/predict", prefix=f"/m/{PLATFORM}/other").status == 404
+    assert bearer(stage, "").status == 401
+
+    app = stage.deploy(ok())
+    stage.routes.apply([replace(stage.runner.warm["model-1"], owner=PLATFORM, name=BUILT_IN, model_id="model-2", shared_with=frozenset())])
+    until(lambda: stage.call("/predict", prefix=path).status == 200, "it serves")
+    assert app.requests
 
 
 # --- lives of the door, and its workers

@@ -81,3 +81,8 @@ def test_no_event_or_topic_is_named_outside_the_events() -> None:
         if isinstance(node, ast.Constant) and node.value in words
     }
     assert found == {"modelyard/domain/events.py"}
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in names if names.count(name) > 1] == [], "two of one name end the collection of both"

@@ -1,8 +1,11 @@
--- Who may call which model: `admit_call` of `modelyard/web/access.py`.
+-- Who may call which model: `admitting` of `modelyard/web/awaited.py` over `admit_call` of `modelyard/web/access.py`.
 
 local problems = require "modelyard.problems"
+local trust = require "modelyard.trust"
 
 local _M = {}
+
+local RETRY_AFTER_S = 10
 
 -- nil where this caller may call the model, or the error; a route that is nil or false is of no model.
 function _M.refusal(principal, owner, name, route)
@@ -14,7 +17,13 @@ function _M.refusal(principal, owner, name, route)
     return problems.new("forbidden", "scope_too_small", "This credential is not good for calling this model.",
       "Make a key for it: modelyard keys create --scope predict")
   end
-  local may = route and (route.public or principal.role == "admin" or principal.username == owner or route.shared[principal.username])
+  local ours = owner == trust.rules.platform
+  if not route and ours and trust.builtins[name] then
+    return problems.new("not_ready", "weights_missing",
+      "The built-in model " .. name .. " does not serve: its weights are not on this server yet, or it is being built.",
+      "Run on the server: modelyard models pull " .. name, { retry_after_s = RETRY_AFTER_S })
+  end
+  local may = route and (route.public or ours or principal.role == "admin" or principal.username == owner or route.shared[principal.username])
   return not may and problems.not_found() or nil
 end
 

@@ -59,7 +59,11 @@ function _M.look()
     for _, host in ipairs(told.rules.hosts) do
       hosts[host:lower()] = true
     end
-    _M.hosts, _M.below_apps = hosts, "." .. told.rules.apps_domain
+    local builtins = {}
+    for _, name in ipairs(told.rules.builtins) do
+      builtins[name] = true
+    end
+    _M.hosts, _M.below_apps, _M.builtins = hosts, "." .. told.rules.apps_domain, builtins
   end
   return _M.rules ~= nil
 end
