@@ -14,7 +14,7 @@ from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
 from modelyard.runtime import engine_names
 from modelyard.runtime.engine import EngineAway, EngineRefusedError
-from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime
+from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime, StartError
 from upload_service import image_launcher, image_recipes, install_program
 from upload_service.archive import read_archive
 from upload_service.base_image import BaseImages, Unheard
@@ -22,7 +22,7 @@ from upload_service.build_locks import BuildLocks
 from upload_service.builders import Boot, BuildError, Built, Log, Source
 from upload_service.engine import BuildEngine
 from upload_service.environments import size_of
-from upload_service.first_boot import first_boot, verify_name
+from upload_service.first_boot import first_boot, not_started, verify_name
 from upload_service.images import Images
 from upload_service.locks import SERVER_MARK, Locks, index_words
 from upload_service.phases import Phases
@@ -136,7 +136,10 @@ class DockerBuilder:
         log.check()
         name, listens = instance_name(source.version_id), Listener(boot.host, boot.port)
         told = plan.model_copy(update={"port": boot.port})
-        self._runtime.create(InstanceSpec(name, Role.APP, source.version_id, built.reference, told, source.label, listens))
+        try:
+            self._runtime.create(InstanceSpec(name, Role.APP, source.version_id, built.reference, told, source.label, listens))
+        except StartError as error:
+            raise not_started(error) from error
         return next((each.container_id for each in self._runtime.actual() if each.name == name), None)
 
     def serve(self, label: str, version_id: str | None) -> None:

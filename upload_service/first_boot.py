@@ -28,17 +28,17 @@ def first_boot(runtime: Runtime, source: Source, built: Built, plan: Plan, log: 
     name = verify_name(source.version_id)
     spec = InstanceSpec(name, Role.VERIFY, source.version_id, built.reference, plan, source.label)
     runtime.remove(name)
-    runtime.create(spec)
     try:
-        return _boot(runtime, name, plan, log)
+        return _boot(runtime, spec, plan, log)
     finally:
         runtime.remove(name)
         runtime.forget_logs(name)
 
 
-def _boot(runtime: Runtime, name: str, plan: Plan, log: Log) -> Boot:
-    began = time.monotonic()
+def _boot(runtime: Runtime, spec: InstanceSpec, plan: Plan, log: Log) -> Boot:
+    name, began = spec.name, time.monotonic()
     try:
+        runtime.create(spec)
         start = runtime.start(name)
         address = wait_ready(runtime, name, start, plan, plan.limits.start_deadline_s, _told(log))
         boot_s = time.monotonic() - began
@@ -50,10 +50,15 @@ def _boot(runtime: Runtime, name: str, plan: Plan, log: Log) -> Boot:
         log(*(f"app: {line}" for line in output.splitlines()))
         raise _never_ready(error, plan, output) from error
     except (NoSuchInstanceError, StartError) as error:
-        raise BuildError("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.") from error
+        raise not_started(error) from error
     if address.port != runtime.port(name):
         log(f"note: the app listens on port {address.port}, not on the {runtime.port(name)} of PORT; calls go to {address.port}")
     return Boot(boot_s, peak_bytes, address.host, address.port)
+
+
+def not_started(error: Exception) -> BuildError:
+    """The end of a build whose app this machine could not start: the platform's trouble, not the app's."""
+    return BuildError("sandbox_failed", f"The app could not be started: {error}", "Run `modelyard doctor`.")
 
 
 def _told(log: Log) -> Callable[[], bool]:

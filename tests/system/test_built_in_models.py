@@ -22,7 +22,8 @@ from modelyard.runtime import engine_names
 pytestmark = [pytest.mark.slow, needs_assets]
 
 RUNTIMES = ["process", pytest.param("docker", marks=pytest.mark.docker)]
-VOLUME = f"modelyard-test-{os.urandom(6).hex()}"
+VOLUME = f"my-{os.urandom(4).hex()}"
+"""Short, as the name of a socket begins with where it lies."""
 READY_S = 240
 """Environments come from the package index, on a machine that does other things too."""
 EXPECTED = {
