@@ -17,6 +17,8 @@ SERVING, STARTING = ".sock", ".starting"
 BACKLOG = 2048
 _CREDENTIALS = struct.Struct("3i")
 _OF_PROCESS = re.compile(rf".*[-.]([0-9a-f]+)-([1-9]\d*)(?:{re.escape(SERVING)}|{re.escape(STARTING)})?")
+_FIRST_NAMESPACE = 0xEFFFFFF8
+"""Below this the kernel numbers no namespace (include/linux/proc_ns.h)."""
 _HALF_MADE_S = 60.0
 """A socket that has no listener for so long was left by whoever was about to listen."""
 _MOST_PATH_BYTES = 107
@@ -46,24 +48,25 @@ def process_mark(pid: int | None = None) -> str:
     Args:
         pid: A process of this namespace; None: this one.
     """
-    return f"{_pid_namespace()}-{os.getpid() if pid is None else pid}"
+    return f"{pid_namespace()}-{os.getpid() if pid is None else pid}"
 
 
 def forget_the_dead(folder: Path) -> None:
     """Remove what is named after a process that is gone: one that was killed removes nothing itself."""
-    here = _pid_namespace()
+    here = pid_namespace()
     for path in folder.iterdir():
         named = _OF_PROCESS.fullmatch(path.name)
         if named is not None and not (_is_alive(int(named[2])) if named[1] == here else _is_listened_on(path)):
             path.unlink(missing_ok=True)
 
 
-def _pid_namespace() -> str:
-    """The number of this process's pid namespace (namespaces(7)), in hexadecimal; 0 on systems that have none."""
+def pid_namespace() -> str:
+    """The number of this process's pid namespace (namespaces(7)) in hexadecimal, counted from the kernel's own ones: names stay short."""
     try:
-        return f"{Path('/proc/self/ns/pid').stat().st_ino:x}"
-    except FileNotFoundError:
+        number = Path("/proc/self/ns/pid").stat().st_ino
+    except FileNotFoundError:  # a system without them
         return "0"
+    return f"{(number - _FIRST_NAMESPACE) % 2**32:x}"
 
 
 def _is_alive(pid: int) -> bool:
@@ -98,8 +101,8 @@ def listen(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.s
     Raises:
         Invalid: `data_folder_too_deep`, the path is longer than a socket's name can be.
     """
-    fresh = path.with_suffix(f".{process_mark()}")
-    if len(os.fsencode(fresh)) > _MOST_PATH_BYTES:
+    fresh = path.with_name(f"{path.name[0]}.{process_mark()}")
+    if max(len(os.fsencode(path)), len(os.fsencode(fresh))) > _MOST_PATH_BYTES:
         raise Invalid(
             "data_folder_too_deep",
             f"{path} is too long for the name of a socket.",

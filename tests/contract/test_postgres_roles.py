@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from parts.postgres import Postgres
-from sqlalchemy import make_url, text
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from modelyard.domain.errors import Invalid
@@ -217,7 +217,9 @@ def test_each_service_logs_in_by_a_file_that_is_its_users_alone_and_has_its_role
     server = make_url(owner.url)
     for service, may in (("upload", False), ("auth", True)):
         passfile = tmp_path / "secrets" / f"{service}.pgpass"
-        process = Database(f"postgresql://{log_in(service)}@{server.host}:{server.port}/{server.database}?passfile={passfile}", Doorbell())
+        query = {**server.query, "passfile": str(passfile)}
+        url = URL.create("postgresql", log_in(service), host=server.host, port=server.port, database=server.database, query=query)
+        process = Database(url.render_as_string(hide_password=False), Doorbell())
         with process.engine.connect() as connection:
             assert connection.execute(text("select current_user")).scalar() == log_in(service)
             if may:
