@@ -26,7 +26,7 @@ def _each(services: tuple[str, ...], privileges: Privileges) -> Mapping[str, Pri
     return dict.fromkeys(services, privileges)
 
 
-_BUILT = "UPDATE (state, since, reason, message, mend, reference, host, port, build_s, docker_container_id)"
+_BUILT = "UPDATE (state, since, reason, message, mend, reference, host, port, build_s, docker_container_id, freed_bytes)"
 _HELD = "UPDATE (created_at)"
 """Postgres lets nobody hold a row who may change nothing in it: this is the column with which least can be done."""
 
@@ -46,7 +46,7 @@ GRANTS: Grants = {
     "builds": {"upload": (*APPEND, "DELETE"), "builder": (*READ, "UPDATE")},
     "build_log": {"upload": (*READ, "DELETE"), "builder": APPEND},
     # Written by the inference service and its runner.
-    "instances": {"inference": CHANGE, "runner": ALL, "upload": READ},
+    "instances": {"inference": CHANGE, "runner": ALL, "upload": READ, "builder": READ},
     # Written through the kernel's modules alone. What was audited nobody can change or remove.
     "outbox": _each(TELLING, (*NOTE, "UPDATE (published_at)")),
     "inbox": {**_each(TELLING, (*READ, "DELETE")), "inference": NOTE},

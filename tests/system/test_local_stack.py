@@ -176,3 +176,5 @@ def test_a_restart_of_any_service_and_the_journey_goes_on(stack: Stack, owner: s
         assert predict(http, f"after-{service}").json() == {"prediction": "Processed: hello", "model": "test-model"}
         gone = http.delete(f"/models/testuser/after-{service}", params={"purge": "true"})
         assert gone.status_code in {200, 202}, gone.text
+        until(lambda: http.get(f"/models/testuser/after-{service}").status_code == 404, "it is gone")
+        until(lambda: stack.run("docker", "images", "--quiet", f"ml-models/testuser/after-{service}") == "", "and so is its image")
