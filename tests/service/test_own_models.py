@@ -1,6 +1,6 @@
 """The built-in models: uploaded by the platform itself once their weights are here, and everybody's to call."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,19 +48,18 @@ def test_weights_that_come_bring_the_model_once(stage: Stage) -> None:
 
 
 def test_another_start_with_the_same_bytes_changes_nothing_and_other_bytes_are_a_new_version(
-    stage: Stage, tmp_path: Path, blank_database: Path
+    make_stage: Callable[..., Stage],
 ) -> None:
+    stage = make_stage()
     put(stage)
     stage.step("own_models")
-    again = Stage(stage.folder, None if stage.kernel.settings.database_url else blank_database)
-    again.step("own_models")
+    make_stage(beside=True).step("own_models")
     assert stage.count(VersionRow) == 1
     other = stage.http.post(
         "/upload", data={"username": "modelyard", "model_name": "mobilenet"}, files={"file": ("m.zip", b"", "application/zip")}
     )
     assert other.status_code == 422
     assert other.json()["code"] == "name_reserved"
-    again.close()
 
 
 def test_none_is_served_where_the_setting_says_so(tmp_path: Path, blank_database: Path) -> None:
