@@ -5,7 +5,6 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from auth_service import account_rows, repository
-from auth_service.private_files import read_private, write_once
 from modelyard.domain.accounts import ALL_SCOPES, AccountState, Role
 from modelyard.domain.api_keys import ApiKey, new_key, parse_key
 from modelyard.domain.errors import Invalid
@@ -13,6 +12,7 @@ from modelyard.store import accounts, audit
 from modelyard.store.account_tables import ApiKeyRow
 from modelyard.store.audit import Actor
 from modelyard.store.database import Database, lock_key
+from modelyard.store.private_files import read_private, write_once
 
 FILE = "owner.token"
 USERNAME = "owner"

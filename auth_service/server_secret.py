@@ -3,9 +3,9 @@
 import hmac
 import secrets
 
-from auth_service.private_files import is_exposed, read_private, write_once
 from modelyard.domain.errors import Invalid
 from modelyard.run.settings import Settings, explain
+from modelyard.store.private_files import is_exposed, read_private, write_once
 
 FILE = "server.secret"
 SETTING = "auth.secret"

@@ -1,10 +1,10 @@
 """A database log-in a service, each with a password that nobody chose and one file holds."""
 
-import os
 import secrets
 from pathlib import Path
 
 from modelyard.store.database import Database, lock_key
+from modelyard.store.private_files import write_once
 from modelyard.store.roles import SERVICES, grant, role
 
 SUFFIX = ".pgpass"
@@ -44,12 +44,5 @@ def _password(path: Path, name: str) -> str:
     if path.exists():
         return path.read_text().strip().rpartition(":")[2]
     password = secrets.token_urlsafe(PASSWORD_BYTES)
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"*:*:*:{name}:{password}\n")
-        file.flush()
-        os.fsync(descriptor)
-    fresh.replace(path)
+    write_once(path, f"*:*:*:{name}:{password}\n")
     return password
