@@ -1,6 +1,8 @@
 """The `BuildEngine` over Docker's SDK: the one module of this service that speaks to it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from fnmatch import fnmatchcase
 from typing import IO, Any
 
@@ -9,6 +11,8 @@ from modelyard.runtime.engine import EngineRefusedError, Json
 
 LONG_S = 3600.0
 """What takes as long as its bytes do: a load, a build, a transfer; the caller's own deadline is shorter."""
+PIECE_BYTES = 2 << 20
+TAR = {"Content-Type": "application/tar"}
 
 
 class DockerEngine(docker_engine.DockerEngine):
@@ -25,33 +29,35 @@ class DockerEngine(docker_engine.DockerEngine):
 
         def loaded(api: Any) -> None:
             url = api._url("/images/load")  # noqa: SLF001 - `load_image` bounds the whole transfer by the short time-out
-            response = api.post(url, data=iter(parts), params={"quiet": "true"}, stream=True, timeout=LONG_S)
-            api._raise_for_status(response)  # noqa: SLF001 - as above
-            _check(api._stream_helper(response, decode=True))  # noqa: SLF001 - as above
+            with closing(api.post(url, data=iter(parts), params={"quiet": "true"}, stream=True, timeout=LONG_S)) as response:
+                api._raise_for_status(response)  # noqa: SLF001 - as above
+                _check(api._stream_helper(response, decode=True))  # noqa: SLF001 - as above
 
         self._ask(loaded)
 
-    def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[str]:
+    def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> Generator[str, None, None]:
         """See `BuildEngine`."""
-        lines = self._ask(
-            lambda api: api.build(
-                fileobj=context,
-                custom_context=True,
-                tag=tag,
-                rm=True,
-                forcerm=True,
-                buildargs=dict(arguments),
-                labels=dict(labels),
-                network_mode="none",
-                use_config_proxy=False,
-                decode=True,
-                timeout=LONG_S,
-            )
-        )
-        for line in lines:
-            _check([line])
-            if text := str(line.get("stream", "")).strip():
-                yield text
+        asked = {
+            "t": tag,
+            "rm": True,
+            "forcerm": True,
+            "buildargs": json.dumps(dict(arguments)),
+            "labels": json.dumps(dict(labels)),
+            "networkmode": "none",
+        }
+
+        def began(api: Any) -> tuple[Any, Iterator[dict[str, Any]]]:
+            # The SDK's own `build` hands out lines alone: who stops between two of them could not close the answer.
+            response = api._post(api._url("/build"), data=context, params=asked, headers=TAR, stream=True, timeout=LONG_S)  # noqa: SLF001 - as above
+            api._raise_for_status(response)  # noqa: SLF001 - as above
+            return response, api._stream_helper(response, decode=True)  # noqa: SLF001 - as above
+
+        response, lines = self._ask(began)
+        with closing(response):
+            for line in lines:
+                _check([line])
+                if text := str(line.get("stream", "")).strip():
+                    yield text
 
     def tag(self, reference: str, tag: str) -> None:
         """See `BuildEngine`."""
@@ -76,9 +82,17 @@ class DockerEngine(docker_engine.DockerEngine):
         """See `BuildEngine`."""
         self._ask(lambda api: api.put_archive(container, folder, tar))
 
-    def get(self, container: str, path: str) -> Iterator[bytes]:
+    def get(self, container: str, path: str) -> Generator[bytes, None, None]:
         """See `BuildEngine`."""
-        return iter(self._ask(lambda api: api.get_archive(container, path)[0]))
+
+        def began(api: Any) -> Any:
+            url = api._url("/containers/{0}/archive", container)  # noqa: SLF001 - as `build`
+            response = api._get(url, params={"path": path}, headers={"Accept-Encoding": "identity"}, stream=True)  # noqa: SLF001 - as above
+            api._raise_for_status(response)  # noqa: SLF001 - as above
+            return response
+
+        with closing(self._ask(began)) as response:
+            yield from response.iter_content(PIECE_BYTES)
 
     def create_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
         """See `BuildEngine`."""
@@ -118,6 +132,7 @@ def _parted(reference: str) -> tuple[str, str | None]:
 
 
 def _check(lines: Iterable[dict[str, Any]]) -> None:
-    for line in lines:
-        if problem := line.get("error"):
-            raise EngineRefusedError(int((line.get("errorDetail") or {}).get("code", 500)), str(problem).strip())
+    """Read to the end, so that the connection is free again, then raise the first error of it."""
+    if failed := [line for line in lines if line.get("error")]:
+        problem = failed[0]
+        raise EngineRefusedError(int((problem.get("errorDetail") or {}).get("code", 500)), str(problem["error"]).strip())

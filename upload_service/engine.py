@@ -1,6 +1,6 @@
 """What the builder asks of a container engine beside what the runtime asks; `docker_engine.py` answers it by Docker's SDK."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import IO, Protocol
 
 from modelyard.runtime.engine import Engine, EngineRefusedError, Json
@@ -17,8 +17,8 @@ class BuildEngine(Engine, Protocol):
     def load(self, parts: Iterable[bytes]) -> None:
         """Take images from a tar stream; refused: `EngineRefusedError` with the engine's reason."""
 
-    def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[str]:
-        """Build a tar with a `Dockerfile`, and yield what is printed."""
+    def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> Generator[str, None, None]:
+        """Build a tar with a `Dockerfile`, and yield what is printed; to be closed by whoever stops before the end."""
 
     def tag(self, reference: str, tag: str) -> None:
         """Give an image another tag."""
@@ -35,8 +35,8 @@ class BuildEngine(Engine, Protocol):
     def put(self, container: str, folder: str, tar: bytes) -> None:
         """Unpack a tar into a folder of a container."""
 
-    def get(self, container: str, path: str) -> Iterator[bytes]:
-        """A tar stream of a path of a container."""
+    def get(self, container: str, path: str) -> Generator[bytes, None, None]:
+        """A tar stream of a path of a container; to be closed, as `build`."""
 
     def create_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
         """As `volume`, with options of its driver."""

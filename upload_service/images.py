@@ -7,6 +7,7 @@ a load, it builds the same layer by a Dockerfile that is the same for every uplo
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -182,8 +183,9 @@ class Images:
                 add(tar, "Dockerfile", len(text), [text])
                 add(tar, "layer.tar", layer.size_bytes, layer.chunks())
             context.seek(0)
-            for printed in self._engine.build(context, first, {"BELOW": below.id}, labels):
-                told(printed)
+            with closing(self._engine.build(context, first, {"BELOW": below.id}, labels)) as lines:
+                for printed in lines:
+                    told(printed)
         for tag in others:
             self._engine.tag(first, tag)
 

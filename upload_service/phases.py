@@ -6,7 +6,7 @@ write locks beside what it reads, and does not hash again what it finds there.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,7 +76,8 @@ class Phases:
                 container, outcome = self._install(parts, tools, base, lock, log)
             if outcome.status:
                 raise _failure(outcome)
-            yield self._engine.get(container, f"{OUT}/env")
+            with closing(self._engine.get(container, f"{OUT}/env")) as environment:
+                yield environment
 
     def cache_bytes(self) -> int:
         """The bytes of the volume of packages, as the engine counts them, and of the image that fills it."""

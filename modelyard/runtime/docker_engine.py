@@ -193,16 +193,21 @@ class _Stream:
 
     def __init__(self, response: Any, pieces: Iterator[Any]) -> None:
         raw = response.raw._fp.fp.raw  # noqa: SLF001 - the SDK has no name for it
+        self._response = response
         self._pieces = pieces
+        self._is_read = False
         self._socket: socket.socket = getattr(raw, "_sock", raw)
         self._socket.settimeout(None)
 
     def __iter__(self) -> Iterator[Any]:
+        self._is_read = True
         return self._pieces
 
     def close(self) -> None:
         with suppress(OSError):  # the reader, who may wait in another thread, closes the rest
             self._socket.shutdown(socket.SHUT_RDWR)
+        if not self._is_read:
+            self._response.close()
 
 
 def _upgraded(api: APIClient, container: str) -> Any:
