@@ -20,6 +20,7 @@ http {
   uwsgi_temp_path %(folder)s/d; scgi_temp_path %(folder)s/e;
   lua_package_path "%(here)s/lua/?.lua;;";
   lua_shared_dict routes 8m; lua_shared_dict counts 8m; lua_shared_dict trust 8m; lua_shared_dict limits 8m; lua_shared_dict proven 8m;
+  lua_shared_dict measures 1m;
   init_by_lua_block { require "resty.core" }
   server {
     listen unix:%(folder)s/lua.sock;

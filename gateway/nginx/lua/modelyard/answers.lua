@@ -61,7 +61,8 @@ function _M.filter_head()
   end
 end
 
--- The body filter of apps' answers: what outlasts its caller's credential ends, and never looks whole.
+-- The body filter of apps' answers: what outlasts its caller's credential ends, and never looks whole. The end of an answer that was
+-- cut never comes by here.
 function _M.filter_body()
   local instead = ngx.ctx.instead
   if instead then
@@ -76,6 +77,9 @@ function _M.filter_body()
     if not is_good(call) then
       return ngx.ERROR
     end
+  end
+  if call and ngx.arg[2] then
+    call.is_whole = true
   end
 end
 

@@ -168,6 +168,7 @@ function _M.pass(call, label, let_in)
   if call.raw_path:sub(1, #OURS) == OURS then
     return answer_ours(call)
   end
+  call.is_of_model = true
   call.instead = instead
   problem = foreign(call)
   if not problem and paths.is_refused(call.raw_path) then

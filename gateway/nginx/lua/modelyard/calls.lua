@@ -34,16 +34,17 @@ function _M.direct(call, route)
   call.route, call.peer = route, route.peer
 end
 
--- Forgets the call, and counts it out if it was counted in.
+-- Forgets the call, and counts it out if it was counted in; gives it back.
 function _M.close()
   local call = _M.current()
   if not call then
-    return
+    return nil
   end
   open[tonumber(ngx.var.modelyard_call or "")] = nil
   if call.is_counted then
     counts.leave(call.key, call.instance, call.route ~= nil)
   end
+  return call
 end
 
 return _M

@@ -2,6 +2,7 @@
 
 local cjson = require "cjson"
 local counts = require "modelyard.counts"
+local measures = require "modelyard.measures"
 local routes = require "modelyard.routes"
 local trust = require "modelyard.trust"
 
@@ -47,7 +48,13 @@ local function ready()
   ngx.header["Content-Length"] = 0
 end
 
+local function show_measures()
+  ngx.header.content_type = "text/plain; version=0.0.4; charset=utf-8"
+  ngx.print(measures.text())
+end
+
 local ANSWERS = {
+  ["GET /metrics"] = show_measures,
   ["GET /readyz"] = ready,
   ["PUT /routes"] = function()
     took(routes.replace(body()))

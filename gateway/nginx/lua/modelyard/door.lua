@@ -8,6 +8,7 @@ local counts = require "modelyard.counts"
 local credentials = require "modelyard.credentials"
 local headers = require "modelyard.headers"
 local limits = require "modelyard.limits"
+local measures = require "modelyard.measures"
 local origins = require "modelyard.origins"
 local paths = require "modelyard.paths"
 local problems = require "modelyard.problems"
@@ -27,6 +28,7 @@ local MIB = 1048576
 local CONNECT_S, SEND_S = 5, 60
 local BRIEF_S = 5
 local ODD = [[\A(?!\S+ /)|(?<!\r)\n(?![ \t\r])]]
+local TO_MODEL = "/m/"
 local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
 
 local function new_call(fields)
@@ -36,6 +38,7 @@ local function new_call(fields)
     fields = fields, method = ngx.req.get_method(), request_id = request_id, address = ngx.var.remote_addr, scheme = ngx.var.scheme,
     host = fields.host or "", raw_path = path, query = query, prefix = "", credential = fields.authorization or "",
     traceparent = traces.here(fields.traceparent, request_id), checked = ngx.now(),
+    is_of_model = path:sub(1, #TO_MODEL) == TO_MODEL,
     is_socket = fields.upgrade ~= nil and type(fields.upgrade) == "string" and fields.upgrade:lower() == "websocket",
   }
 end
@@ -214,7 +217,7 @@ function _M.access()
     return refuse(problems.new("misdirected", "host_refused", "This server does not answer for that host name.",
       "Use localhost, or name the host in the setting `hosts`."))
   end
-  if call.raw_path:sub(1, 3) == "/m/" then
+  if call.is_of_model then
     return below_prefix(call)
   end
   return to_service(call)
@@ -288,7 +291,10 @@ end
 
 -- The log phase, of every request.
 function _M.log()
-  calls.close()
+  local call = calls.close()
+  if call then
+    measures.ended(call)
+  end
 end
 
 return _M

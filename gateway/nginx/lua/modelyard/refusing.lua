@@ -35,6 +35,9 @@ end
 -- Ends the request with the error.
 function _M.refuse(problem)
   local call = calls.current()
+  if call then
+    call.refusal = problem.kind
+  end
   if call and call.instead and call.instead(call, problem) then
     return
   end
@@ -64,7 +67,7 @@ function _M.replace(problem)
       ngx.header[name] = nil
     end
   end
-  call.is_refused = true
+  call.is_refused, call.refusal = true, problem.kind
   ngx.ctx.instead = write(problem, call)
 end
 
