@@ -133,6 +133,8 @@ class Stage:
         self.app: Asgi = create_app(self.services, self.credentials, told.hosts)
         self._ends = ExitStack()
         self._loop = self._ends.enter_context(start_blocking_portal())
+        # A test that failed in the middle of a call leaves it open: it is cancelled, where waiting for it would never end.
+        self._ends.callback(self._loop.call, self._loop.stop, True)
         self.http = self.client(self.auth.key.text)
 
     def _services(self) -> list[Service]:
@@ -262,8 +264,6 @@ class Stage:
 
     def close(self) -> None:
         """End the event loop, give the databases back, and leave nothing in memory."""
-        # A test that failed in the middle of a call leaves it open: it is cancelled, where waiting for it would never end.
-        self._loop.call(self._loop.stop, True)
         self._ends.close()
         for kernel in (self.kernel, *self._kernels.values()):
             kernel.database.close()
