@@ -1,9 +1,12 @@
 """The path that is authorised is the path that is executed, whatever is written (T18)."""
 
+import http.client
 import json
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from posixpath import normpath
 from typing import Self
 from urllib.parse import unquote_to_bytes
@@ -149,6 +152,43 @@ def test_the_path_on_a_models_own_host_is_the_apps_to_the_byte(stage: Stage, sca
             assert (json.loads(body), stage.admitted) == ([model, whole(sent).decode("latin-1")], model)
             assert b"%25" in sent or not liberally(sent.partition(b"?")[0]).startswith("/.modelyard/"), sent
     assert passed > scaled(100_000) // 20, "too few were let through to tell anything"
+
+
+@pytest.mark.nginx
+def test_the_two_doors_agree_on_every_path(scaled: Callable[[int], int]) -> None:
+    settings = DoorSettings(absent_s=30.0)
+    with ExitStack() as ends:
+        stages = []
+        for kind in ("asgi", "nginx"):
+            stage = make_stage(kind, settings)
+            ends.callback(stage.close)
+            stage.set_up(settings)
+            ends.callback(stage.take_down)
+            stages.append((stage, ends.enter_context(Wire(stage.port))))
+        hosts = ["localhost"]
+        for model in MODELS:
+            (label,) = {stage.add(*model.split("/"), names_itself(model)) for stage, _ in stages}
+            hosts.append(f"{label}.apps.localhost")
+        rng, seen = random.Random(20), Counter[int]()
+        for _ in range(scaled(100_000)):
+            sent, host = fuzzed(rng), rng.choice(["localhost", *hosts])
+            told = [verdict(*wire.ask(sent, host, fields_of(stage, host))) for stage, wire in stages]
+            if sent.startswith(b"/m/" if host == "localhost" else b"/") and not sent.startswith(b"/.modelyard/"):
+                assert told[0] == told[1], (host, sent)
+                seen[told[0][0]] += 1
+            else:  # no door answers for it: with each of them it is another part that does
+                assert {status for status, _ in told} <= {400, 404}, (host, sent)
+    assert min(seen[status] for status in (200, 400, 404)) > scaled(100_000) // 50, seen
+
+
+def fields_of(stage: Stage, host: str) -> Mapping[str, str]:
+    """By which the caller is known there."""
+    return stage.sends if host == "localhost" else stage.own_fields(host)
+
+
+def verdict(status: int, body: bytes) -> tuple[int, object]:
+    """What a door decided, and the app that answered with what it saw; what cannot be read at all each server refuses in its own words."""
+    return status, json.loads(body) if status == http.client.OK else None
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ local BUCKETS = { 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1024 }
 local MIB = 1048576
 local CONNECT_S, SEND_S = 5, 60
 local BRIEF_S = 5
-local ODD = [[\A(?!\S+ /)|(?<!\r)\n(?![ \t\r])]]
+local ODD = [[\A(?!\S+ /[!-~]* )|(?<!\r)\n(?![ \t\r])]]
 local TO_MODEL = "/m/"
 local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
 
@@ -43,7 +43,7 @@ local function new_call(fields)
   }
 end
 
--- Whether the request is written as every server reads it: in origin form, its lines ended by CRLF. (Where blanks stand before the
+-- Whether the request is written as every server reads it: in origin form, in visible ASCII, its lines ended by CRLF. (Where blanks stand before the
 -- end of a line, the head that we are shown has LF in their place.)
 local function is_plain()
   return ngx.re.find(ngx.req.raw_header(), ODD, "jo") == nil
