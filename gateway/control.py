@@ -138,6 +138,7 @@ class Listening:
             raise Conflict(
                 "door_running", "Another gateway of this data folder runs, or is about to end.", "Use that one, or wait for its end."
             ) from None
+        lock.truncate(0)  # nginx has its name there, for a runner whose apps it could not reach
         self._lock = lock
         self._server.start()
 

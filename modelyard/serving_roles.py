@@ -16,6 +16,7 @@ from gateway.services import Services
 from gateway.settings import DoorSettings
 from inference_service.leadership import Leadership
 from inference_service.service import inference, runner_apart
+from inference_service.way_in_kind import tell_and_check
 from modelyard.composition import admission, knowing, make_builder, make_runtime, relaying
 from modelyard.run.service import Kernel, Service
 from modelyard.runtime.runtime import Role as RuntimeRole
@@ -118,6 +119,7 @@ def _runner(parts: Parts) -> Composed | None:
         return None
     with ExitStack() as undone:
         undone.callback(leadership.close)
+        tell_and_check(parts.folder, kernel.settings.runtime)
         runtime, _ = make_runtime(kernel.settings, kernel.bell, [RuntimeRole.APP])
         undone.callback(runtime.close)
         made = runner_apart(kernel, runtime, parts.folder, leadership, parts.stop)

@@ -1,11 +1,13 @@
 """What the gateway on nginx does beyond what every door does: its credentials, its lives, its workers, and what it refuses by itself."""
 
+import fcntl
 import json
 import os
 import random
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,9 @@ from parts.nginx import START
 from tokens.attacks import API, APP_HOST, attacks, good
 
 from gateway.settings import DoorSettings
+from inference_service.way_in_kind import tell_and_check
 from modelyard.domain.api_keys import new_key
+from modelyard.domain.errors import Invalid
 from modelyard.domain.ids import PLATFORM
 from modelyard.runtime.routes import Activated, Route, RouteRemoved, RouteState
 
@@ -507,10 +511,28 @@ def test_many_models_are_told_and_looked_at_at_once(stage: NginxStage, scaled: C
 
 
 def test_a_second_door_of_the_folder_is_refused(stage: NginxStage, tmp_path: Path) -> None:
-    import subprocess  # noqa: PLC0415 - this case alone starts one by hand
-
     told = {"PATH": os.environ["PATH"], "MODELYARD_DATA": str(stage.folder), "MODELYARD_GATEWAY__WORK": str(tmp_path)}
     second = subprocess.run([START], env=told, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
     assert (second.returncode, "another gateway" in second.stderr) == (1, True)
     stage.deploy(ok(), RouteState.RUNNING)
     assert stage.call("/").status == 200
+
+
+def test_a_runner_of_processes_is_refused_whoever_comes_first(stage: NginxStage, short_folder: str) -> None:
+    with pytest.raises(Invalid, match="nginx") as refused:
+        tell_and_check(stage.run, "process")
+    assert (refused.value.code, "serve gateway" in refused.value.mend) == ("door_needs_inlets", True)
+    tell_and_check(stage.run, "docker")
+
+    folder = Path(short_folder) / "run"
+    folder.mkdir(mode=0o700)
+    told = {"PATH": os.environ["PATH"], "MODELYARD_DATA": short_folder, "MODELYARD_GATEWAY__WORK": f"{short_folder}/work"}
+    tell_and_check(folder, "process")
+    with (folder / "runner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = subprocess.run([START, "-t"], env=told, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+        assert (second.returncode, "runs apps as processes" in second.stderr, "serve gateway" in second.stderr) == (1, True, True)
+        assert not (folder / "door.sock").exists()
+    # What a runner that has ended left behind refuses nobody.
+    assert subprocess.run([START, "-t"], env=told, capture_output=True, check=False, timeout=DEADLINE_S).returncode == 0
+    tell_and_check(folder, "process")
