@@ -96,16 +96,14 @@ class DockerRuntime:
         """See `Runtime.freeze`: the app alone stands still, so that its inlet takes the call that wakes it."""
         with self._held(name):
             app = self._app(name)
-            if app.runs and not self._still.holds(app):
-                self._still.freeze(app)
+            if app.runs and not self._still.holds(app) and self._still.freeze(app):
                 self._census.look(app.id)
 
     def thaw(self, name: str) -> None:
         """See `Runtime.thaw`."""
         with self._held(name):
             app = self._app(name)
-            if app.runs and self._still.holds(app):
-                self._still.thaw(app)
+            if app.runs and self._still.holds(app) and self._still.thaw(app):
                 self._census.look(app.id)
 
     def stop(self, name: str, grace_s: float) -> None:

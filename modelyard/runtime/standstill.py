@@ -29,23 +29,25 @@ class Standstill:
         self._group(app)
         return self._still.get(app.id) == app.start
 
-    def freeze(self, app: Container) -> None:
-        """Let all of it stand still; it does when this returns."""
+    def freeze(self, app: Container) -> bool:
+        """Let all of it stand still; it does when this returns. True where the engine did it, and so knows."""
         group = self._group(app)
         if group is not None and group.freeze():
             self._still[app.id] = app.start
-        else:
-            self._engine.pause(app.id)
+            return False
+        self._engine.pause(app.id)
+        return True
 
-    def thaw(self, app: Container) -> None:
-        """Let it go on, in the way in which it was stopped."""
+    def thaw(self, app: Container) -> bool:
+        """Let it go on, in the way in which it was stopped. True where the engine did it, and so knows."""
         if app.status == PAUSED:
             self._engine.unpause(app.id)
-            return
+            return True
         group = self._group(app)
         if group is not None:
             group.thaw()
         self._still.pop(app.id, None)
+        return False
 
     def oom_kills(self, app: Container) -> int:
         """How many of its processes were killed for want of memory, as far as this process sees it."""

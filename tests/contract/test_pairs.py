@@ -16,6 +16,7 @@ from parts.docker_world import DockerWorld, app_files
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.plan import MIB
 from modelyard.domain.states import ExitReason, InstanceState
+from modelyard.runtime.container_group import group_of
 from modelyard.runtime.engine_names import container_name
 from modelyard.runtime.runtime import ActualState
 
@@ -101,6 +102,23 @@ def test_another_runner_finds_what_runs_and_keeps_it(ground: ContainerGround) ->
     for name, model_id in models.items():
         assert ground.call(model_id, "import builtins; answer = builtins.kept") == 7, "the same process answers"
         assert ground.container(name, APP) == before[name]
+
+
+def test_a_frozen_app_goes_on_without_a_question_to_the_engine(ground: ContainerGround) -> None:
+    iris = ground.add_model("iris")
+    ground.call(iris)
+    app = ground.api.inspect_container(ground.container("iris", APP))
+    group = group_of(app["State"]["Pid"], app["Id"])
+    if group is None or not group.freeze():
+        pytest.skip("this machine's freezer is the engine's alone")
+    group.thaw()
+    before = ground.pairs._engine.calls
+    with ground.lifecycle.held(iris, wait=True):
+        ground.freeze("iris")
+        assert group.is_frozen()
+    assert ground.call(iris) == "here"
+    assert (ground.state("iris"), group.is_frozen()) == (InstanceState.RUNNING, False)
+    assert ground.pairs._engine.calls == before
 
 
 def test_a_foreign_container_that_has_our_name_is_left_alone(ground: ContainerGround) -> None:
