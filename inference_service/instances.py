@@ -95,7 +95,11 @@ class Instances:
     def where(self, version: ServingVersion) -> Running:
         """Where it answers, as it was last started."""
         with self._database.read() as session:
-            return self.as_started(session.get_one(InstanceRow, instance_name(version.version_id)))
+            return self.where_in(session, version)
+
+    def where_in(self, session: Session, version: ServingVersion) -> Running:
+        """As `where`, in this view of the rows."""
+        return self.as_started(session.get_one(InstanceRow, instance_name(version.version_id)))
 
     def as_started(self, row: InstanceRow) -> Running:
         """Where the row says that it answers."""
@@ -164,7 +168,8 @@ class Instances:
 
     def thawed(self, fact: VersionFact) -> None:
         """It goes on; nobody is told, as nobody could see it."""
-        with self._database.write() as session:
+        # A call waits for this; a power cut that undoes it ends the instance as well.
+        with self._database.write(must_last=False) as session:
             repository.move(repository.take(session, fact, self._clock()), InstanceState.RUNNING, self._clock())
 
     def retire(self, fact: VersionFact) -> None:

@@ -18,6 +18,7 @@ from modelyard.runtime.runtime import Actual, ActualState, InstanceSpec, Listene
 from modelyard.store import catalog
 from modelyard.store.catalog import ModelFact, ServingVersion, VersionFact
 from modelyard.store.database import Database
+from modelyard.store.tables import InstanceRow
 
 Phase = Callable[[str], None]
 """Is told each phase of a start: `create`, `boot` (again and again while it boots), `ready`."""
@@ -69,16 +70,17 @@ class Lifecycle:
         """
         with self._database.read() as session:
             version = catalog.serving_by_id(session, model_id)
+            row = repository.find(session, version.version_id) if version else None
         if version is None:
             raise NotFound
         began = time.monotonic()
-        match self._instances.begin(version):
+        match _up_and_wanted(row) or self._instances.begin(version):
             case InstanceState.STARTING:
                 booted = self._boot(version, phase)
                 if booted is None:
                     return self.start(model_id, phase)
                 timings = booted
-            case _ if not self._is_up(version):
+            case _ if not self._is_up(version, row.start if row else 0):
                 return self.start(model_id, phase)
             case InstanceState.FROZEN:
                 self._runtime.thaw(instance_name(version.version_id))
@@ -156,8 +158,8 @@ class Lifecycle:
         if version is not None:
             self._runtime.create(_spec(version))
 
-    def _is_up(self, version: ServingVersion) -> bool:
-        """Whether what the row says runs does so: the reconciler may not have seen yet that it ended, or ended with its runner."""
+    def _is_up(self, version: ServingVersion, start: int) -> bool:
+        """Whether this start, of which its row tells, runs: the reconciler may not have seen yet that it ended, or ended with its runner."""
         name = instance_name(version.version_id)
         actual = next((each for each in self._runtime.actual() if each.name == name), None)
         if actual is not None and has_crashed(actual):
@@ -165,7 +167,7 @@ class Lifecycle:
             self._lead(version, RouteState.COLD)
             wait_s = self._instances.crashed(_fact(version), reason, actual.detail)
             raise failed(reason, actual.detail, wait_s)
-        if actual is None or not still_runs(actual, self._instances.where(version).start):
+        if actual is None or not still_runs(actual, start):
             self._end(_fact(version), ExitReason.RUNNER_GONE, 0)
             return False
         if actual.state is ActualState.FROZEN:
@@ -192,7 +194,7 @@ class Lifecycle:
         """Write the route; who may call is read now, as the version may have been read before a long start."""
         with self._database.read() as session:
             told = catalog.with_access(session, version)
-        led = cold_route(told) if state is RouteState.COLD else route(told, self._instances.where(version), state)
+            led = cold_route(told) if state is RouteState.COLD else route(told, self._instances.where_in(session, version), state)
         self._routes.apply([led])
         return led
 
@@ -253,6 +255,12 @@ class Lifecycle:
 
 def _fact(version: ServingVersion) -> VersionFact:
     return VersionFact(version.version_id, version.model_id, version.owner, version.name, version.number, VersionState.READY)
+
+
+def _up_and_wanted(row: InstanceRow | None) -> InstanceState | None:
+    """The state of what runs or stands still and is to go on: nothing need be noted before a call goes there."""
+    is_up = row is not None and row.wanted and row.state in {InstanceState.RUNNING, InstanceState.FROZEN}
+    return InstanceState(row.state) if row is not None and is_up else None
 
 
 def still_runs(actual: Actual, start: int) -> bool:

@@ -56,19 +56,25 @@ class Database:
         self._listener: Listener | FileWatch | None = None
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, must_last: bool = True) -> Iterator[Session]:
         """One transaction that may write: committed at the end of the block, rolled back where it raises.
 
         On SQLite it takes the write lock at its start: with a deferred begin, a reader that turns writer fails at
         once where another wrote in between, whatever the busy timeout says. On Postgres others write meanwhile: what
         must not change under the block is read with its row locked, or under `lock_key`.
 
+        Args:
+            must_last: False lets it commit before it is on the disk. A power cut may undo it then, the end of this process does not: for
+                what is found out again after one, or is not true any more.
+
         Raises:
             Unavailable: `database_down`, `database_busy`; see `outage.py`.
         """
         with self._watched(), Session(self.engine, expire_on_commit=False) as session:
             if self.is_sqlite:
-                session.connection(execution_options={"begin": "IMMEDIATE"})
+                session.connection(execution_options={"begin": "IMMEDIATE", "must_last": must_last})
+            elif not must_last:
+                session.execute(text("set local synchronous_commit = off"))
             yield session
             audit.seal(session)
             channels = dict.fromkeys(session.info.pop("ring", ()))
@@ -182,15 +188,6 @@ def lock_key(held: Session | Connection, key: str) -> None:
         held.execute(text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
 
 
-def need_not_last(session: Session) -> None:
-    """Let the transaction commit before it is on the disk: a crash may undo it, and then it is done again.
-
-    Nothing to do on SQLite, where a disk is waited for at every commit.
-    """
-    if session.connection().dialect.name != "sqlite":
-        session.execute(text("set local synchronous_commit = off"))
-
-
 def normalise(url: str) -> str:
     """The URL with its driver named: a bare `postgresql://` would mean another driver than the one that is installed."""
     for short in ("postgres://", "postgresql://"):
@@ -215,11 +212,8 @@ def _engine(url: str) -> Engine:
         hide_parameters=True,  # a failing statement is logged, and its parameters may be somebody's secret
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(
-        engine,
-        "begin",
-        lambda connection: connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}"),
-    )
+    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "checkin", _wait_for_disk_again)
     return engine
 
 
@@ -255,3 +249,20 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    said = connection.get_execution_options()
+    if not said.get("must_last", True):
+        # Of its connection, and not to be changed within a transaction. Its commit is in the kernel's hands when it returns.
+        connection.info["synchronous"] = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
+    connection.exec_driver_sql(f"BEGIN {said.get('begin', 'DEFERRED')}")
+
+
+def _wait_for_disk_again(connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+    waits = entry.info.pop("synchronous", None)
+    if waits is not None and connection is not None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA synchronous={waits}")
+        cursor.close()

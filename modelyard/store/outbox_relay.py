@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select, update
 
 from modelyard.bus.bus import Bus, Record, UnpublishedError
 from modelyard.store import doorbell
-from modelyard.store.database import Database, lock_key, need_not_last, ring_after_commit
+from modelyard.store.database import Database, lock_key, ring_after_commit
 from modelyard.store.tables import InboxRow, OutboxRow
 
 BATCH = 200
@@ -79,9 +79,8 @@ class OutboxRelay:
     def _mark(self, seqs: list[int]) -> None:
         if not seqs:
             return
-        with self._database.write() as session:
-            # The next batch waits for this; a mark that a crash undoes costs a double on the wire, as a crash before it does.
-            need_not_last(session)
+        # The next batch waits for this; a mark that a crash undoes costs a double on the wire, as a crash before it does.
+        with self._database.write(must_last=False) as session:
             # One after the other, each later than all before it: a reader that goes on behind the last time it saw misses none.
             lock_key(session, _MARKS)
             last = session.scalar(select(func.max(OutboxRow.published_at))) or 0.0

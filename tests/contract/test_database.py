@@ -201,6 +201,21 @@ def test_sqlite_waits_for_the_disk_and_readers_do_not_wait_for_writers(tmp_path:
     database.close()
 
 
+def test_what_need_not_last_is_seen_at_once_and_the_next_commit_waits_for_the_disk_again(database: Database) -> None:
+    setting = text("PRAGMA synchronous" if database.is_sqlite else "show synchronous_commit")
+
+    def waits() -> bool:
+        with database.write() as session:
+            return session.execute(setting).scalar_one() in {2, "on"}
+
+    assert waits()
+    with database.write(must_last=False) as session:
+        assert session.execute(setting).scalar_one() in {1, "off"}
+        session.add(noted("a"))
+    assert count(database) == 1
+    assert waits()
+
+
 def test_a_reader_sees_one_state_however_often_it_looks(database: Database) -> None:
     with database.write() as session:
         session.add(noted("a"))
