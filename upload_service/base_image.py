@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upload_service.build_locks import BuildLocks
-from upload_service.builders import BuildError, Log
+from upload_service.builders import BuildError, Log, Unheard
 from upload_service.engine import BuildEngine, EngineRefusedError, Json
 from upload_service.throw_away import Program, ThrowAways
 
@@ -52,21 +52,6 @@ class BaseImage:
     def uv_target(self) -> tuple[str, ...]:
         """The interpreter and the platform that a lock is made for, as uv's flags name them."""
         return ("--python-version", ".".join(map(str, self.python)), "--python-platform", self.uv_platform)
-
-
-class Unheard:
-    """Drops the lines of a log, and hears when the build must end."""
-
-    def __init__(self, log: Log | None = None) -> None:
-        self._log = log
-
-    def __call__(self, *lines: str) -> None:
-        """Nobody reads them."""
-
-    def check(self) -> None:
-        """As the log says, where there is one."""
-        if self._log is not None:
-            self._log.check()
 
 
 class BaseImages:

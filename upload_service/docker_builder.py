@@ -17,9 +17,9 @@ from modelyard.runtime.engine import EngineAway, EngineRefusedError
 from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime, StartError
 from upload_service import image_launcher, image_recipes, install_program
 from upload_service.archive import read_archive
-from upload_service.base_image import BaseImages, Unheard
+from upload_service.base_image import BaseImages
 from upload_service.build_locks import BuildLocks
-from upload_service.builders import Boot, BuildError, Built, Log, Source
+from upload_service.builders import Boot, BuildError, Built, Log, Source, Unheard
 from upload_service.engine import BuildEngine
 from upload_service.environments import size_of
 from upload_service.first_boot import first_boot, not_started, verify_name
@@ -72,6 +72,7 @@ class DockerBuilder:
         self._cache = cache
         self._held = BuildLocks(folder / "locks")
         self._tools = Tools(settings.step_timeout_s)
+        self._locks: dict[tuple[str, ...], Locks] = {}
         self._throw_aways = ThrowAways(engine, self._held, yard, settings.step_timeout_s)
         self._bases = BaseImages(engine, self._throw_aways, settings.base_image)
         self._phases = Phases(engine, self._throw_aways, self._held, settings, yard, spool)
@@ -95,7 +96,10 @@ class DockerBuilder:
                 f"The app asks for Python {plan.python}, and the base image has {here}.",
                 f"Ask for {here}, or let the operator name another image by the setting build.base_image.",
             )
-        return Locks(self._tools, self._settings, Path(sys.executable), self._cache, base.uv_target).lock(plan, log)
+        target = base.uv_target
+        if target not in self._locks:
+            self._locks[target] = Locks(self._tools, self._settings, Path(sys.executable), self._cache, target)
+        return self._locks[target].lock(plan, log)
 
     def reference(self, lock: str, source: Source) -> str:
         """The SHA-256, cut to 40 digits, over all that decides what is in the environment's image."""

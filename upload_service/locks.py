@@ -2,14 +2,15 @@
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from uv import find_uv_bin
 
 from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
-from upload_service.builders import BuildError, Log
+from upload_service.builders import BuildError, Log, Unheard
 from upload_service.tools import Tools
 
 SERVERS: Mapping[str, tuple[str, ...]] = {"gunicorn": ("gunicorn>=20.1",), "uvicorn": ("uvicorn>=0.23", "websockets>=12"), "command": ()}
@@ -17,6 +18,9 @@ OLD_GUNICORN = "setuptools<81"
 """gunicorn before 21 imports `pkg_resources` and does not say so."""
 SERVER_MARK = "# the server, in a folder of its own"
 """Parts a lock in two where the server could not be resolved with the app's own pins."""
+
+FRESH_S = 600.0
+"""So long what an index said of some requirements is believed without asking it again: as the public index's own pages have it."""
 
 _WHEELLESS = re.compile(r"(?i)because (\S+) has no (?:usable wheels|wheels with a matching)")
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+( --hash=sha256:[0-9a-f]{64})+")
@@ -29,14 +33,25 @@ class Locks:
         python: The interpreter that environments are made for; it is asked its version, and imports nothing of theirs.
         cache: uv's cache.
         target: The interpreter and platform that the lock is for, as uv's flags name them, where they are not those of `python`.
+        clock: Seconds.
     """
 
-    def __init__(self, tools: Tools, settings: BuildSettings, python: Path, cache: Path, target: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        settings: BuildSettings,
+        python: Path,
+        cache: Path,
+        target: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tools = tools
         self._settings = settings
         self._python = python
         self._cache = cache
         self._target = target
+        self._clock = clock
+        self._resolved_at: dict[tuple[str, ...], float] = {}
 
     def lock(self, plan: Plan, log: Log) -> str:
         """Lines `name==version --hash=...`, sorted as uv sorts them; the user's pins win over the server's.
@@ -70,6 +85,18 @@ class Locks:
     def _resolve(self, lines: Sequence[str], log: Log) -> tuple[int, str]:
         if not lines:
             return 0, ""
+        now, wanted = self._clock(), tuple(lines)
+        self._resolved_at = {each: at for each, at in self._resolved_at.copy().items() if now - at < FRESH_S}
+        if wanted in self._resolved_at:
+            status, text = self._compiled(lines, Unheard(log), "--offline")
+            if status == 0:
+                return status, text  # else the cache was emptied meanwhile
+        status, text = self._compiled(lines, log)
+        if status == 0:
+            self._resolved_at[wanted] = now
+        return status, text
+
+    def _compiled(self, lines: Sequence[str], log: Log, *words: str) -> tuple[int, str]:
         # An empty folder: uv reads settings of the folder that it is started in, and of those above it.
         with tempfile.TemporaryDirectory(prefix="modelyard-lock-") as folder:
             source, target = Path(folder, "requirements.in"), Path(folder, "requirements.lock")
@@ -77,7 +104,10 @@ class Locks:
             command = [find_uv_bin(), "pip", "compile", "--no-config", "--generate-hashes", "--no-build", "--no-header", "--no-annotate"]
             command += ["--no-python-downloads", "--python", str(self._python), "--quiet", "--output-file", str(target), str(source)]
             outcome = self._tools.run(
-                [*command, *self._target, *index_words(self._settings)], Path(folder), variables(self._settings, self._cache, folder), log
+                [*command, *words, *self._target, *index_words(self._settings)],
+                Path(folder),
+                variables(self._settings, self._cache, folder),
+                log,
             )
             return outcome.status, target.read_text() if outcome.status == 0 else outcome.output
 

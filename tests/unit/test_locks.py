@@ -1,17 +1,19 @@
 """Locks: what the real uv resolves, and what its words mean to the user when it cannot."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from parts import package_index
 from uv import find_uv_bin
 
 from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
 from upload_service.builders import BuildError
-from upload_service.locks import SERVER_MARK, Locks, _checked, diagnose, index_words, variables
+from upload_service.locks import FRESH_S, SERVER_MARK, Locks, _checked, diagnose, index_words, variables
 from upload_service.tools import Tools
 
 HASH = "--hash=sha256:" + "ab" * 32
@@ -119,6 +121,37 @@ def test_the_user_s_pins_win_and_the_server_goes_into_a_folder_of_its_own(lock: 
     assert own.startswith("gunicorn==19.9.0 ")
     assert "gunicorn==2" in server
     assert any("a folder of its own" in line for line in log.lines)
+
+
+def test_requirements_that_were_resolved_lately_are_resolved_again_without_the_index(tools: Tools, log: Lines, tmp_path: Path) -> None:
+    now = [0.0]
+    with package_index.serving() as index:
+        index.add_wheel("speaker", "1.0", {"speaker.py": ""})
+        settings = BuildSettings(index_url=index.url)
+        locks = Locks(tools, settings, Path(sys.executable), tmp_path / "cache", clock=lambda: now[0])
+        first = locks.lock(plan("speaker"), log)
+        assert first.startswith("speaker==1.0 --hash=")
+        index.add_wheel("speaker", "2.0", {"speaker.py": ""})
+
+        index.asked.clear()
+        now[0] = FRESH_S - 1
+        assert locks.lock(plan("speaker"), log) == first
+        assert index.asked == []
+        assert locks.lock(plan("speaker>=2"), log).startswith("speaker==2.0 "), "others are asked for"
+
+        now[0] = FRESH_S
+        assert locks.lock(plan("speaker"), log).startswith("speaker==2.0 ")
+
+
+def test_a_cache_that_was_emptied_is_filled_again(tools: Tools, log: Lines, tmp_path: Path) -> None:
+    with package_index.serving() as index:
+        index.add_wheel("speaker", "1.0", {"speaker.py": ""})
+        locks = Locks(tools, BuildSettings(index_url=index.url), Path(sys.executable), tmp_path / "cache")
+        first = locks.lock(plan("speaker"), log)
+        shutil.rmtree(tmp_path / "cache")
+        log.lines.clear()
+        assert locks.lock(plan("speaker"), log) == first
+        assert log.lines == [], "the try without the index is nobody's concern"
 
 
 def test_an_index_that_cannot_be_reached_is_told_and_its_password_is_not(tools: Tools, log: Lines, tmp_path: Path) -> None:
