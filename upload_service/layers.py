@@ -15,6 +15,8 @@ from upload_service.archive import Archive
 from upload_service.builders import BuildError
 
 CHUNK_BYTES = 1024 * 1024
+READ_BYTES = 32 * 1024
+"""What a tar is read by: the standard library copies what is left of so much at each header."""
 FILE, PROGRAM, FOLDER, OPEN_FOLDER = 0o644, 0o755, 0o755, 0o1777
 _MOST_LINK_BYTES = 1024
 
@@ -165,7 +167,7 @@ def copied_layer(
     Raises:
         BuildError: `install_refused`, naming the entry.
     """
-    with LayerWriter(spool) as writer, tarfile.open(fileobj=_Stream(stream), mode="r|", bufsize=CHUNK_BYTES) as tar:
+    with LayerWriter(spool) as writer, tarfile.open(fileobj=_Stream(stream), mode="r|", bufsize=READ_BYTES) as tar:
         before: list[str] = []
         for member in tar:
             parts = _parts(member.name, root)
@@ -248,20 +250,23 @@ class _Stream(io.RawIOBase):
     def __init__(self, chunks: Iterable[bytes]) -> None:
         super().__init__()
         self._chunks = iter(chunks)
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
         """Exactly so many bytes, fewer only at the end."""
-        parts, left = [self._rest], size - len(self._rest)
+        parts, left = [], size
         while left > 0 or size < 0:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            parts.append(chunk)
-            left -= len(chunk)
-        whole = b"".join(parts)
-        taken, self._rest = (whole, b"") if size < 0 else (whole[:size], whole[size:])
-        return taken
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+                continue
+            # What is left of a chunk is not copied for each small piece that is taken of it.
+            taken, self._rest = (self._rest, memoryview(b"")) if size < 0 else (self._rest[:left], self._rest[left:])
+            parts.append(taken)
+            left -= len(taken)
+        return b"".join(parts)
