@@ -92,8 +92,10 @@ class Yard:
         return {name: after - before for name, before, after in zip(names, marks, marks[1:], strict=False)}
 
     def verify(self, path: Path, plan: Plan, version_id: str) -> None:
-        """Boot it once."""
-        self._builder.verify(self._source(path, version_id), self._built[version_id], plan, Silent())
+        """Boot it once, and make the pair that a call starts."""
+        source, built = self._source(path, version_id), self._built[version_id]
+        boot = self._builder.verify(source, built, plan, Silent())
+        self._builder.settle(source, built, boot, plan, Silent())
 
     def forget(self) -> None:
         """Remove every image; what is cached stays."""

@@ -123,7 +123,7 @@ class Builder(Protocol):
         """
 
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
-        """Boot the app once under its limits and wait until it is ready; nothing of it is left running.
+        """Boot the app once under its limits and wait until it is ready; nothing of it is left a moment later.
 
         Raises:
             BuildError: `never_ready`, `crashed_at_start`, `oom_killed`.

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from upload_service.build_locks import BuildLocks
 from upload_service.builders import Boot, BuildError, Built, Log, Source, Unheard
 from upload_service.engine import BuildEngine
 from upload_service.environments import size_of
-from upload_service.first_boot import first_boot, not_started, verify_name
+from upload_service.first_boot import boot_alone, forget_boot, not_started, verify_name
 from upload_service.images import Images
 from upload_service.locks import SERVER_MARK, Locks, index_words
 from upload_service.phases import Phases
@@ -131,9 +132,14 @@ class DockerBuilder:
         return Built(built.reference, built.size_bytes + size_bytes)
 
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
-        """Boot a throw-away pair once under the limits that the app will run under."""
-        with self._held.held(verify_name(source.version_id), log):
-            return first_boot(self._runtime, source, built, plan, log)
+        """Boot a throw-away pair once under the limits that the app will run under; it is removed soon after."""
+        with ExitStack() as undone:
+            undone.enter_context(self._held.held(verify_name(source.version_id), log))
+            undone.callback(forget_boot, self._runtime, source.version_id)
+            try:
+                return boot_alone(self._runtime, source, built, plan, log)
+            finally:
+                self._throw_aways.remove_later(undone.pop_all())
 
     def settle(self, source: Source, built: Built, boot: Boot, plan: Plan, log: Log) -> str | None:
         """The pair that a call starts, created and not started."""
@@ -158,9 +164,9 @@ class DockerBuilder:
 
     def remove_code(self, version_id: str) -> int:
         """Remove the version's pair and its image."""
-        for name in (instance_name(version_id), verify_name(version_id)):
-            self._runtime.remove(name)
-            self._runtime.forget_logs(name)
+        self._runtime.remove(instance_name(version_id))
+        self._runtime.forget_logs(instance_name(version_id))
+        forget_boot(self._runtime, version_id)
         return self._images.remove_code(version_id)
 
     def remove(self, reference: str) -> int:

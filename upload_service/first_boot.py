@@ -19,24 +19,28 @@ def verify_name(version_id: str) -> str:
 
 
 def first_boot(runtime: Runtime, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
-    """Boot the app and wait until it is ready.
+    """Boot the app, wait until it is ready, and leave nothing of it.
+
+    Raises:
+        BuildError: As `boot_alone`.
+        BuildCancelledError: The build must end.
+    """
+    try:
+        return boot_alone(runtime, source, built, plan, log)
+    finally:
+        forget_boot(runtime, source.version_id)
+
+
+def boot_alone(runtime: Runtime, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
+    """As `first_boot`; whoever asks for it calls `forget_boot` afterwards, however it ends.
 
     Raises:
         BuildError: `never_ready`, `crashed_at_start`, `oom_killed`, `sandbox_failed`, or what its last words say.
         BuildCancelledError: The build must end.
     """
-    name = verify_name(source.version_id)
+    name, began = verify_name(source.version_id), time.monotonic()
     spec = InstanceSpec(name, Role.VERIFY, source.version_id, built.reference, plan, source.label)
     runtime.remove(name)
-    try:
-        return _boot(runtime, spec, plan, log)
-    finally:
-        runtime.remove(name)
-        runtime.forget_logs(name)
-
-
-def _boot(runtime: Runtime, spec: InstanceSpec, plan: Plan, log: Log) -> Boot:
-    name, began = spec.name, time.monotonic()
     try:
         runtime.create(spec)
         start = runtime.start(name)
@@ -54,6 +58,12 @@ def _boot(runtime: Runtime, spec: InstanceSpec, plan: Plan, log: Log) -> Boot:
     if address.port != runtime.port(name):
         log(f"note: the app listens on port {address.port}, not on the {runtime.port(name)} of PORT; calls go to {address.port}")
     return Boot(boot_s, peak_bytes, address.host, address.port)
+
+
+def forget_boot(runtime: Runtime, version_id: str) -> None:
+    """End and remove what a version was booted as."""
+    runtime.remove(verify_name(version_id))
+    runtime.forget_logs(verify_name(version_id))
 
 
 def not_started(error: Exception) -> BuildError:

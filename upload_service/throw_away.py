@@ -163,7 +163,11 @@ class ThrowAways:
             try:
                 yield made
             finally:
-                self._removing.submit(_removed, undone.pop_all())
+                self.remove_later(undone.pop_all())
+
+    def remove_later(self, undone: ExitStack) -> None:
+        """Undo what a build made and no build waits for; `settle` does, and `close`."""
+        self._removing.submit(_removed, undone)
 
     def settle(self) -> None:
         """Wait until all that was used so far is removed."""

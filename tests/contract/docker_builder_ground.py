@@ -11,6 +11,7 @@ from parts.docker_world import DockerWorld
 
 from modelyard.run.settings import BuildSettings
 from modelyard.runtime.engine_names import CODE_IMAGES, ENVIRONMENT_IMAGES, TOOL_IMAGES, YARD, label
+from modelyard.runtime.runtime import Role
 from upload_service.builders import Builder
 from upload_service.docker_builder import DockerBuilder
 from upload_service.docker_engine import DockerEngine
@@ -44,7 +45,8 @@ def docker_ground(
         def left() -> list[str]:
             mine = [label(YARD, world.yard), label("modelyard.role", "build")]
             found = [*engine.containers(mine), *engine.volumes(mine), *engine.networks(mine)]
-            return [str(each.get("Name") or each["Id"]) for each in found]
+            booted = [each.name for each in runtime.actual() if each.role is Role.VERIFY]
+            return [*booted, *(str(each.get("Name") or each["Id"]) for each in found)]
 
         yield Ground(fresh(), runtime, index, folder, fresh, left, label=f"ada/fruit-{world.yard}")
 

@@ -77,8 +77,8 @@ def test_a_version_is_built_and_boots(ground: Ground) -> None:
     assert boot.boot_s > 0
     assert boot.peak_bytes > 0
     assert made.size_bytes > 0
-    assert ground.runtime.actual() == []
     assert ground.is_clean()
+    assert ground.runtime.actual() == []
     assert ground.builder.code() == ["v1"]
     assert ground.builder.references() == [made.reference]
     assert any("greeting==2.0" in line for line in ground.log.lines), "the tools' lines are in the log"
@@ -157,6 +157,7 @@ def test_an_app_that_does_not_boot_is_told_why(ground: Ground, code: str, reason
 
     assert refused.value.code == reason
     assert words in refused.value.message
+    assert ground.is_clean()
     assert ground.runtime.actual() == []
 
 
@@ -218,6 +219,7 @@ def test_what_a_call_starts_is_made_and_not_started(ground: Ground) -> None:
     boot = ground.builder.verify(source, made, told, ground.log)
     container_id = ground.builder.settle(source, made, boot, told, ground.log)
 
+    assert ground.is_clean()
     if container_id is None:
         assert ground.runtime.actual() == []
     else:
