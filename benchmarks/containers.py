@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +132,16 @@ def container_frozen_call(folder: Path, cache: Path) -> list[Result]:
     """The first 200 of one call to a frozen model."""
     with _deployed(folder, cache, FROZEN_SOON) as (server, version_id), closing(ByDocker(yard_of(server.data), version_id)) as app:
         call_stopped(server, NAME, wait=False)
+        freezes = count(1)  # one before each call, and nothing else
         app.start()
         with app.client() as http:
             app.wait_ready(http)
             app.pause()
 
             def ours(_: int) -> Figures:
-                wait_until(lambda: server.state() == "frozen", "it is frozen")
+                times = next(freezes)
+                # Once the bus has told of it as well: the control rests too before it is called.
+                wait_until(lambda: server.events(NAME).count("model.frozen") == times and server.state() == "frozen", "it is frozen")
                 return {"frozen_s": closed_loop(server.call(NAME), connections=1, calls=1).took_s}
 
             def control(_: int) -> Figures:
