@@ -9,6 +9,7 @@ local trust = require "modelyard.trust"
 local _M = {}
 
 local LOWEST, HIGHEST = 200, 599
+local DIGITS = [[\A[0-9]+\z]]
 local STEPS = { "queue", "create", "boot", "ready" }
 
 -- What the start took that the call waited for (https://www.w3.org/TR/server-timing/).
@@ -33,15 +34,15 @@ function _M.filter_head()
   if not call or call.is_refused then
     return
   end
-  if ngx.req.http_version() < 1 then
+  local length, coding = ngx.var.upstream_http_content_length, ngx.var.upstream_http_transfer_encoding
+  if not length and not coding and ngx.req.http_version() < 1 then
     return ngx.exit(ngx.ERROR) -- what the app sent is not HTTP, and would be passed on without a head
   end
   local status = ngx.status
   if status < LOWEST or status > HIGHEST then
     return replace(problems.bad_answer("it has the status " .. status))
   end
-  local length, coding = ngx.var.upstream_http_content_length, ngx.var.upstream_http_transfer_encoding
-  if (length and (coding or not length:find("^%d+$"))) or (coding and coding:lower() ~= "chunked") then
+  if (length and (coding or not ngx.re.find(length, DIGITS, "jo"))) or (coding and coding:lower() ~= "chunked") then
     return replace(problems.bad_answer("the length of its body is given twice, or not at all"))
   end
   if not is_good(call) then
@@ -64,21 +65,24 @@ end
 -- The body filter of apps' answers: what outlasts its caller's credential ends, and never looks whole. The end of an answer that was
 -- cut never comes by here.
 function _M.filter_body()
-  local instead = ngx.ctx.instead
-  if instead then
-    ngx.arg[1] = not ngx.ctx.was_told and instead or nil
-    ngx.arg[2] = true
-    ngx.ctx.was_told = true
+  local call = calls.current()
+  if not call then
     return
   end
-  local call = ngx.ctx.call
-  if call and call.ground and not call.is_refused and ngx.now() - call.checked >= trust.rules.ask_again_s then
+  local replacement = call.replacement
+  if replacement then
+    ngx.arg[1] = not call.was_replaced and replacement or nil
+    ngx.arg[2] = true
+    call.was_replaced = true
+    return
+  end
+  if call.ground and not call.is_refused and ngx.now() - call.checked >= trust.rules.ask_again_s then
     call.checked = ngx.now()
     if not is_good(call) then
       return ngx.ERROR
     end
   end
-  if call and ngx.arg[2] then
+  if ngx.arg[2] then
     call.is_whole = true
   end
 end

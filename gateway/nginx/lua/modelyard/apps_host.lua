@@ -113,7 +113,7 @@ local function take(call, ticket)
   if type(ticket) ~= "string" or not ngx.re.find(ticket, TICKET, "jo") then
     return cjson.null
   end
-  local body = cjson.encode({ ticket = ticket, label = call.label, address = call.address })
+  local body = cjson.encode({ ticket = ticket, label = call.label, address = ngx.var.remote_addr })
   for _, path in ipairs(services.live("auth")) do
     local status, told = inside.ask_json(path, "POST", "/.inside/enter",
       { timeout_ms = WITHIN_MS, body = body, headers = { ["Content-Type"] = "application/json" } })

@@ -1,28 +1,50 @@
 -- The calls that are on their way through this worker: what is known of each, from its first phase to its last.
 
 local counts = require "modelyard.counts"
+local ffi = require "ffi"
+local get_request = require "resty.core.base".get_request
+local paths = require "modelyard.paths"
+local traces = require "modelyard.traces"
 
 local _M = {}
 
-local open = {}
-local last = 0
+local TO_MODEL = "/m/"
+local cast, address_t = ffi.cast, ffi.typeof("uintptr_t")
+local scheme -- of every request: there is one way in
+local open = {} -- by the request's place in memory: it stays through internal redirects, which forget `ngx.ctx`, and is free after `close`
 
--- Remembers the call. An internal redirect forgets `ngx.ctx`; variables stay.
-function _M.open(call)
-  last = last + 1
-  open[last] = call
-  ngx.var.modelyard_call = last
-  ngx.ctx.call = call
+local function mark()
+  return tonumber(cast(address_t, get_request()))
+end
+
+-- All that is ever known of a call has its place from the start: a table that grows costs more than the rest of its making.
+local function new(fields)
+  local request_id = ngx.var.request_id
+  local path, query = paths.split(ngx.var.request_uri)
+  scheme = scheme or ngx.var.scheme
+  return {
+    fields = fields, method = ngx.req.get_method(), request_id = request_id, scheme = scheme,
+    host = fields.host or "", raw_path = path, query = query, prefix = "", credential = fields.authorization or "",
+    traceparent = traces.here(fields.traceparent, request_id), checked = ngx.now(),
+    is_of_model = path:sub(1, #TO_MODEL) == TO_MODEL,
+    is_socket = fields.upgrade ~= nil and type(fields.upgrade) == "string" and fields.upgrade:lower() == "websocket",
+    known = false, principal = false, ground = false, policy = false, allowance = false, is_proven = false, owner = false, name = false,
+    label = false, path = false, key = false, route = false, is_counted = false, instance = false, peer = false, woken = false,
+    timings = false, since = false, is_relayed = false, instead = false, is_refused = false, refusal = false, problem = false,
+    replacement = false, is_whole = false,
+  }
+end
+
+-- A call with these header fields, remembered.
+function _M.open(fields)
+  local call = new(fields)
+  open[mark()] = call
+  return call
 end
 
 -- The call of this request; nil where it is none of a model.
 function _M.current()
-  local call = ngx.ctx.call
-  if not call then
-    call = open[tonumber(ngx.var.modelyard_call or "") or 0]
-    ngx.ctx.call = call
-  end
-  return call
+  return open[mark()]
 end
 
 -- Notes where the call goes.
@@ -36,13 +58,14 @@ end
 
 -- Forgets the call, and counts it out if it was counted in; gives it back.
 function _M.close()
-  local call = _M.current()
+  local here = mark()
+  local call = open[here]
   if not call then
     return nil
   end
-  open[tonumber(ngx.var.modelyard_call or "")] = nil
+  open[here] = nil
   if call.is_counted then
-    counts.leave(call.key, call.instance, call.route ~= nil)
+    counts.leave(call.key, call.instance, call.route and true or false)
   end
   return call
 end

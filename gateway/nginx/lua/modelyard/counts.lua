@@ -12,6 +12,7 @@ local _M = {}
 local counts = ngx.shared.counts
 local NO_SUCH_PROCESS = 3
 local ENTERING_S = 1
+local ended, ended_at -- what was written last
 local pid, undirected, in_flight, directed -- this worker, and how the names of its counts begin
 
 local function less(name, stays)
@@ -84,8 +85,10 @@ end
 -- Counts a call out, once for each `enter`. Its end is noted before it is taken off.
 function _M.leave(key, instance, known)
   less(instance and directed .. instance or undirected .. key, known)
-  if known then
-    counts:set("e " .. key, ngx.now())
+  local now = ngx.now()
+  if known and (key ~= ended or now ~= ended_at) then -- many end within one tick of the clock
+    counts:set("e " .. key, now)
+    ended, ended_at = key, now
   end
   less(in_flight .. key, known)
 end

@@ -15,6 +15,7 @@ local WITHIN_MS = 5000
 local OK = 200
 local API_KEY = [[\Amy_[0-9A-Za-z]{12}_[0-9A-Za-z]{40}_([0-9a-f]{8})\z]]
 local kept = assert(lrucache.new(MOST_KEPT))
+local by_fields = assert(lrucache.new(MOST_KEPT)) -- the same by whole fields, which are long: no name is made of them for each call
 
 -- What it may be at all; what is not gets no further.
 local function is_plausible(text)
@@ -69,13 +70,13 @@ local function asked(question)
   return nil, problems.service_down("auth")
 end
 
-local function good(mark)
-  local known = kept:get(mark)
+local function good(mark, where)
+  local known = where:get(mark)
   return known and known.ends > ngx.now() and trust.holds(known.ground) and known or nil
 end
 
 local function known_by(mark, find)
-  local known, problem = good(mark), nil
+  local known, problem = good(mark, kept), nil
   if known then
     return known
   end
@@ -105,7 +106,7 @@ end
 
 -- As `by_token`, of the value of an `Authorization` field.
 function _M.by_field(field)
-  local known, problem = good("field " .. field), nil
+  local known, problem = good(field, by_fields), nil
   if known then
     return known
   end
@@ -113,7 +114,7 @@ function _M.by_field(field)
   if scheme and scheme:lower() == "bearer" then
     known, problem = _M.by_token(token)
     if known then
-      kept:set("field " .. field, known)
+      by_fields:set(field, known)
     end
   end
   return known, problem

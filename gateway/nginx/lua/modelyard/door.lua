@@ -28,20 +28,7 @@ local MIB = 1048576
 local CONNECT_S, SEND_S = 5, 60
 local BRIEF_S = 5
 local ODD = [[\A(?!\S+ /[!-~]* )|(?<!\r)\n(?![ \t\r])]]
-local TO_MODEL = "/m/"
 local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
-
-local function new_call(fields)
-  local request_id, target = ngx.var.request_id, ngx.var.request_uri
-  local path, query = paths.split(target)
-  return {
-    fields = fields, method = ngx.req.get_method(), request_id = request_id, address = ngx.var.remote_addr, scheme = ngx.var.scheme,
-    host = fields.host or "", raw_path = path, query = query, prefix = "", credential = fields.authorization or "",
-    traceparent = traces.here(fields.traceparent, request_id), checked = ngx.now(),
-    is_of_model = path:sub(1, #TO_MODEL) == TO_MODEL,
-    is_socket = fields.upgrade ~= nil and type(fields.upgrade) == "string" and fields.upgrade:lower() == "websocket",
-  }
-end
 
 -- Whether the request is written as every server reads it: in origin form, in visible ASCII, its lines ended by CRLF. (Where blanks stand before the
 -- end of a line, the head that we are shown has LF in their place.)
@@ -96,7 +83,9 @@ local function lane(call)
 end
 
 local function upstream(call)
-  ngx.var.modelyard_upstream = call.route.keep_alive_s < BRIEF_S and "apps_brief" or "apps"
+  if call.route.keep_alive_s < BRIEF_S then
+    ngx.var.modelyard_brief = "_brief"
+  end
   ngx.var.modelyard_target = call.path .. call.query
 end
 
@@ -184,8 +173,8 @@ local function to_service(call)
     return refuse(problems.service_down(role))
   end
   ngx.var.modelyard_role, ngx.var.modelyard_peer = role, "unix:" .. path
-  local fields = ngx.req.get_headers(0)
-  ngx.req.set_header("X-Modelyard-Caller", call.address)
+  local fields = headers.of_request()
+  ngx.req.set_header("X-Modelyard-Caller", ngx.var.remote_addr)
   ngx.req.set_header("X-Request-Id", call.request_id)
   ngx.req.set_header("traceparent", call.traceparent)
   if fields.tracestate and not traces.parse(fields.traceparent) then
@@ -196,9 +185,8 @@ end
 
 -- The access phase.
 function _M.access()
-  local fields = ngx.req.get_headers(0)
-  local call = new_call(fields)
-  calls.open(call)
+  local fields = headers.of_request()
+  local call = calls.open(fields)
   if not is_plain() then
     return refuse(problems.new("malformed", "malformed", "The request cannot be read.", "See /openapi.json."))
   end

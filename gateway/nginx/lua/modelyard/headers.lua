@@ -61,6 +61,16 @@ local reaches_caller = remembered(function(name)
   return not NOT_TO_CALLER[name] and not begins(name, NOT_TO_CALLER_BEGIN)
 end)
 
+-- The fields without what OpenResty's tables do for a name that is not there: they spell it anew, once for each time it is looked up.
+local function plain(fields)
+  return setmetatable(fields, nil)
+end
+
+-- The request's fields, all of them, by their names in lower case.
+function _M.of_request()
+  return plain(ngx.req.get_headers(0))
+end
+
 -- The names in a `Connection` field, in lower case; the length of the body is never one of them.
 local function named_in(connection)
   local found = {}
@@ -83,11 +93,16 @@ function _M.to_app(call)
     end
   end
   local var = ngx.var
-  var.modelyard_user = call.principal and call.principal.username or ""
+  if call.principal then
+    var.modelyard_user = call.principal.username
+  end
+  if call.prefix ~= "" then
+    var.modelyard_prefix = call.prefix
+  elseif fields.cookie then
+    var.modelyard_cookie = cookies.to_app(fields.cookie)
+  end
   var.modelyard_version = call.route.version
-  var.modelyard_prefix = call.prefix
   var.modelyard_trace = call.traceparent
-  var.modelyard_cookie = call.prefix == "" and fields.cookie and cookies.to_app(fields.cookie) or ""
 end
 
 local function on_own_host(header, found)
@@ -112,7 +127,7 @@ end
 
 -- Makes the header fields of the app's answer those that the caller gets; why not, where the answer is none that may pass.
 function _M.to_caller(call)
-  local found, header = ngx.resp.get_headers(0), ngx.header
+  local found, header = plain(ngx.resp.get_headers(0)), ngx.header
   local connection = ngx.var.upstream_http_connection
   local named = connection and named_in(connection)
   local on_console, count = call.prefix ~= "", 0

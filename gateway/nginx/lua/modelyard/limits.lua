@@ -15,14 +15,16 @@ local dict = ngx.shared.limits
 local proven = ngx.shared.proven
 local recent = assert(lrucache.new(10000)) -- those of the proven that this worker has seen within the window
 
-local before = assert(lrucache.new(10000)) -- the calls of the last window, which do not change any more
+local windows = assert(lrucache.new(10000))
+local policies = {}
 
-local function used_before(name, window)
-  local mark = name .. window
-  local found = before:get(mark)
-  if not found then
-    found = dict:get(name .. " " .. window - 1) or 0
-    before:set(mark, found, WINDOW_S)
+-- The window that runs, of this name: what its count is called, and the calls of the last one, which do not change any more.
+local function window_of(name, now)
+  local number = math.floor(now / WINDOW_S)
+  local found = windows:get(name)
+  if not found or found.number ~= number then
+    found = { number = number, current = name .. " " .. number, before = dict:get(name .. " " .. number - 1) or 0 }
+    windows:set(name, found)
   end
   return found
 end
@@ -32,17 +34,16 @@ local function weight(now)
 end
 
 local function used(name, now)
-  local window = math.floor(now / WINDOW_S)
-  return used_before(name, window) * weight(now) + (dict:get(name .. " " .. window) or 0)
+  local window = window_of(name, now)
+  return window.before * weight(now) + (dict:get(window.current) or 0)
 end
 
 -- Counts one call, unless it is one too many: what the window holds, or nil.
 local function take(name, amount, now)
-  local window = math.floor(now / WINDOW_S)
-  local current = name .. " " .. window
-  local so_far = used_before(name, window) * weight(now) + dict:incr(current, 1, 0, 2 * WINDOW_S)
+  local window = window_of(name, now)
+  local so_far = window.before * weight(now) + dict:incr(window.current, 1, 0, 2 * WINDOW_S)
   if so_far > amount then
-    dict:incr(current, -1)
+    dict:incr(window.current, -1)
     return nil
   end
   return so_far
@@ -81,11 +82,21 @@ end
 
 -- nil where the credential may be looked at, which may cost a question; an address that has used up its calls guesses no further.
 function _M.before(call)
-  if call.credential == "" or recent:get(call.credential) or proven:get(ngx.md5(call.credential)) then
+  call.is_proven = recent:get(call.credential)
+  if call.credential == "" or call.is_proven or proven:get(ngx.md5(call.credential)) then
     return nil
   end
   local now = ngx.now()
-  return used("anonymous " .. site(call.address), now) + 1 > trust.rules.anonymous_per_minute and limited(now) or nil
+  return used("anonymous " .. site(ngx.var.remote_addr), now) + 1 > trust.rules.anonymous_per_minute and limited(now) or nil
+end
+
+local function policy_of(name, amount)
+  local found = policies[name]
+  if not found or found.amount ~= amount then
+    found = { amount = amount, text = '"' .. name .. '";q=' .. amount .. ";w=" .. WINDOW_S }
+    policies[name] = found
+  end
+  return found.text
 end
 
 local function counted(policy, amount, name, account)
@@ -93,7 +104,7 @@ local function counted(policy, amount, name, account)
   local so_far = take(name, amount, now)
   local over = not so_far or (account and not take(account, amount * ACCOUNT_WORTH, now))
   local left = over and 0 or math.max(0, math.floor(amount - so_far))
-  return '"' .. policy .. '";q=' .. amount .. ";w=" .. WINDOW_S, '"' .. policy .. '";r=' .. left .. ";t=" .. reset_s(now),
+  return policy_of(policy, amount), '"' .. policy .. '";r=' .. left .. ";t=" .. reset_s(now),
     over and limited(now) or nil
 end
 
@@ -106,9 +117,9 @@ function _M.count(call, principal)
       recent:delete(call.credential)
       proven:delete(ngx.md5(call.credential))
     end
-    return counted("anonymous", rules.anonymous_per_minute, "anonymous " .. site(call.address))
+    return counted("anonymous", rules.anonymous_per_minute, "anonymous " .. site(ngx.var.remote_addr))
   end
-  if call.credential ~= "" and not recent:get(call.credential) then
+  if call.credential ~= "" and not call.is_proven and not recent:get(call.credential) then
     recent:set(call.credential, true, WINDOW_S)
     proven:set(ngx.md5(call.credential), true)
   end

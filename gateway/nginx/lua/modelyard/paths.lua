@@ -17,7 +17,10 @@ end
 
 -- The path and the query (with its `?`, or empty) of a request target as it was sent; a fragment is no part of one (RFC 9112, 3.2).
 function _M.split(target)
-  target = match(target, "^[^#]*")
+  local fragment = find(target, "#", 1, true)
+  if fragment then
+    target = sub(target, 1, fragment - 1)
+  end
   local mark = find(target, "?", 1, true)
   if mark then
     return sub(target, 1, mark - 1), mark < #target and sub(target, mark) or ""

@@ -68,7 +68,7 @@ function _M.replace(problem)
     end
   end
   call.is_refused, call.refusal = true, problem.kind
-  ngx.ctx.instead = write(problem, call)
+  call.replacement = write(problem, call)
 end
 
 -- The error of a request that the server itself refused.

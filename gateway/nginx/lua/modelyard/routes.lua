@@ -9,6 +9,8 @@ local dict = ngx.shared.routes
 local ABSENT_KEYS_S = 3600 -- a deleted model's keys are known for so long: its last calls are counted under them
 local LOCK_S = 5
 local MOST_DECODED = 10000
+local is_told = false
+local found, found_at = {}, -1 -- routes by key, and the count of changes that they were read under
 local decoded = assert(lrucache.new(MOST_DECODED)) -- by the text itself, which is one string for as long as it stays the same
 
 -- Under what the calls of a model come: by its name, and by the label of its own host.
@@ -131,20 +133,31 @@ end
 
 -- Whether a runner has said which routes there are.
 function _M.is_told()
-  return dict:get("edition") ~= nil
+  is_told = is_told or dict:get("edition") ~= nil
+  return is_told
 end
 
--- The route as the runner wrote it last, not to be changed; nil: ask the runner.
+-- The route as the runner wrote it last, not to be changed; nil: ask the runner. What was found stays good until the next change is
+-- ended: `changes` is read first, and its writer answers, and so lets calls be counted, after it wrote it.
 function _M.find(key)
+  local changes = _M.changes()
+  if changes ~= found_at then
+    found, found_at = {}, changes
+  end
+  local route = found[key]
+  if route then
+    return route
+  end
   local text = dict:get("r " .. key)
   if not text then
     return nil
   end
-  local route = decoded:get(text)
+  route = decoded:get(text)
   if not route then
     route = _M.ready(cjson.decode(text))
     decoded:set(text, route)
   end
+  found[key] = route
   return route
 end
 

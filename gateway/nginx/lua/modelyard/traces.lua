@@ -19,14 +19,16 @@ function _M.parse(text)
   return found[1], bit.band(tonumber(found[2], 16), KNOWN_FLAGS)
 end
 
--- The value of `traceparent` for what is done here: below the caller's place, or in a trace that begins with this request.
+-- The value of `traceparent` for what is done here: below the caller's place, or in a trace that begins with this request. The place is
+-- the second half of the request's id, which is drawn at random already.
 function _M.here(told, request_id)
-  local here = bit.tohex(math.random(0, 0x7fffffff)) .. bit.tohex(math.random(1, 0x7fffffff))
-  local trace, flags = nil, nil
   if told then
-    trace, flags = _M.parse(told)
+    local trace, flags = _M.parse(told)
+    if trace then
+      return "00-" .. trace .. "-" .. request_id:sub(17) .. "-0" .. flags
+    end
   end
-  return "00-" .. (trace or request_id) .. "-" .. here .. (flags and "-0" .. flags or "-01")
+  return "00-" .. request_id .. "-" .. request_id:sub(17) .. "-01"
 end
 
 return _M

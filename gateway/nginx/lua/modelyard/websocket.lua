@@ -123,7 +123,7 @@ local function handshake(call)
   local lines = {
     "GET " .. call.path .. call.query .. " HTTP/1.1", "Host: " .. call.host, "Connection: Upgrade", "Upgrade: websocket",
     "X-Request-Id: " .. call.request_id, "X-Modelyard-User: " .. var.modelyard_user, "X-Modelyard-Version: " .. var.modelyard_version,
-    "X-Forwarded-For: " .. call.address, "X-Forwarded-Proto: " .. call.scheme, "X-Forwarded-Host: " .. call.host,
+    "X-Forwarded-For: " .. var.remote_addr, "X-Forwarded-Proto: " .. call.scheme, "X-Forwarded-Host: " .. call.host,
     "traceparent: " .. call.traceparent,
   }
   if call.prefix ~= "" then
