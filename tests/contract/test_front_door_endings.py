@@ -125,3 +125,5 @@ def test_whoever_calls_after_a_pause_is_asked_about_as_before(stage: Stage) -> N
         assert stage.call("/short").status == 200
         until(lambda: stage._door._calls._watch._timer is None, "nobody is asked about where nobody calls")
         assert stage.call("/").cut
+        assert drip.was_cut.wait(60), "the app ends the credential no more"
+        drip.was_cut.clear()

@@ -191,6 +191,8 @@ def test_a_reload_by_its_operator_loses_no_route_and_no_count(stage: NginxStage)
         release.set()
         assert read_until(conn, b"ok").startswith(b"HTTP/1.1 200 ")
     until(stage.is_quiet, "the old worker counts out what it carried")
+    # Until then it closes connections that wait for their next request, as every server that is leaving.
+    until(lambda: not set(stage.nginx.workers()) & set(workers), "the old worker is gone")
 
 
 class Freezing:
