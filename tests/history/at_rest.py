@@ -81,22 +81,41 @@ class AtRest:
                 effects=Counter(session.scalars(text("select event_id from counted"))),
                 wanted=frozenset(session.scalars(rows.where(InstanceRow.wanted))),
                 running=frozenset(session.scalars(rows.where(InstanceRow.state.in_(("running", "frozen"))))),
-                processes=frozenset(version_id for role, version_id in _holders() if role == "app" and version_id in known),
-                blobs=frozenset(_names(self._data / "blobs")),
-                apps=frozenset(each for each in _names(self._data / "apps") if "." not in each),
-                environments=frozenset(each for each in _names(self._data / "environments") if "." not in each),
+                processes=frozenset(version_id for version_id in self._running() if version_id in known),
+                blobs=frozenset(self._names("blobs")),
+                apps=frozenset(self._apps()),
+                environments=frozenset(self._environments()),
                 left=frozenset(self._left(known)),
                 flaw=f"{flaw.seq}: {flaw.message}" if flaw else "",
             )
 
+    def _names(self, folder: str) -> list[str]:
+        """What lies in this folder of the data folder."""
+        return sorted(path.name for path in (self._data / folder).iterdir())
+
+    def _running(self) -> Iterator[str]:
+        """The versions of which an app runs."""
+        return (version_id for role, version_id in _holders() if role == "app")
+
+    def _apps(self) -> Iterator[str]:
+        """The versions whose code is there."""
+        return (each for each in self._names("apps") if "." not in each)
+
+    def _environments(self) -> Iterator[str]:
+        """The references of whatever packages are there."""
+        return (each for each in self._names("environments") if "." not in each)
+
     def _left(self, known: set[str]) -> Iterator[str]:
         """What may be nowhere once nothing is under way."""
         yield from (f"verify-{version_id} runs" for role, version_id in _holders() if role == "verify" and version_id in known)
-        yield from (f"staging/{each}" for each in _names(self._data / "staging"))
-        yield from (f"apps/{each}" for each in _names(self._data / "apps") if "." in each)
-        yield from (f"environments/{each}" for each in _names(self._data / "environments") if each.endswith((".new", ".gone")))
+        yield from (f"apps/{each}" for each in self._names("apps") if "." in each)
+        yield from (f"environments/{each}" for each in self._names("environments") if each.endswith((".new", ".gone")))
+        yield from self._left_in_folders(known)
+
+    def _left_in_folders(self, known: set[str]) -> Iterator[str]:
+        yield from (f"staging/{each}" for each in self._names("staging"))
         logs = {f"app-{version_id}" for version_id in known}
-        yield from (f"output/{each}" for each in _names(self._data / "output") if each.partition(".")[0] not in logs)
+        yield from (f"output/{each}" for each in self._names("output") if each.partition(".")[0] not in logs)
 
     def _records(self) -> Iterator[Sent]:
         consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "onlooker", "enable.auto.commit": False})
@@ -146,10 +165,6 @@ def _holders() -> Iterator[tuple[str, str]]:
                 continue
             if found := _HOLDER.search(words):
                 yield found[1].decode(), found[2].decode()
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 _HOLDER = re.compile(rb"holder[.]py\0[0-9]+\0(app|verify)-([0-9a-z-]+)")

@@ -31,14 +31,14 @@ def take(database: Database, record: Delivered) -> None:
             session.execute(text(COUNT), {"event_id": record.event_id})
 
 
-def main(url: str, bootstrap: str) -> None:
-    """Take events until SIGTERM."""
+def main(url: str, bootstrap: str, session_s: str = "") -> None:
+    """Take events until SIGTERM; as a member whom the broker misses within this time."""
     from modelyard.bus.kafka import KafkaBus  # noqa: PLC0415 - its client is installed where Kafka is
 
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stopping.set())
     database = Database(url, Doorbell())
-    bus = KafkaBus(bootstrap, database, time.time, session_s=SESSION_S)
+    bus = KafkaBus(bootstrap, database, time.time, session_s=float(session_s or SESSION_S))
     print(SERVES, flush=True)
     while not stopping.is_set():
         try:

@@ -59,6 +59,10 @@ class Part:
         """Whether it has printed these words."""
         return words in self.said.read_text()
 
+    def has_ended(self) -> bool:
+        """Whether it runs no more."""
+        return self.process.poll() is not None
+
 
 class Several(Caller):
     """Processes over one data folder, on free ports of the loopback interface.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from history.clients import upload
-from kill_ground import AT_ONCE, kill_ground
+from kill_ground import kill_ground
+from killing import AT_ONCE
 
 if TYPE_CHECKING:
     from parts.postgres import Postgres

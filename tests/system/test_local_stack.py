@@ -1,85 +1,40 @@
 """The local stack as `make up` starts it: the guide's journey through nginx, containers, Postgres and Kafka, and what a restart of any of it changes."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import httpx2
 import pytest
+from history.clients import upload as upload_of
+from local_stack import ANSWER_S, AUTH, BUILT_S, FRONT, ROOT, SERVICES, UPLOAD, Stack, running
+from stack_kills import stack_ground
 from test_journey import guide_zip
 from yard import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
-FRONT, AUTH, UPLOAD = "http://localhost:8080", "http://localhost:8000", "http://localhost:8001"
 FIELDS = ["upload_id", "username", "model_name", "description", "docker_image", "docker_container_id", "status"]
-SERVICES = ("auth", "upload", "builder", "inference", "runner", "gateway", "db", "kafka")
 ENGINE = "/var/run/docker.sock"
 MOST_MIB = 2000
-BUILT_S, ANSWER_S = 300, 60
-
-
-class Stack:
-    """A stack of a project name of its own, on the guide's ports."""
-
-    def __init__(self) -> None:
-        self.name = f"modelyard-test-{os.getpid()}"
-        self._variables = {**os.environ, "COMPOSE_PROJECT_NAME": self.name, "MODELYARD_BUILD_NETWORK": "host"}
-
-    def run(self, *words: str, within_s: float = 900) -> str:
-        """What a command printed, in the project's folder.
-
-        Raises:
-            AssertionError: It failed.
-        """
-        done = subprocess.run(words, cwd=ROOT, env=self._variables, capture_output=True, text=True, check=False, timeout=within_s)
-        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
-
-    def compose(self, *words: str) -> str:
-        """As `run`, of `docker compose`."""
-        return self.run("docker", "compose", *words)
-
-    def http(self, url: str, token: str) -> httpx2.Client:
-        """A client with this credential."""
-        return httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=BUILT_S + ANSWER_S)
-
-    def used(self) -> dict[str, float]:
-        """The memory of each service in MiB."""
-        ids = self.compose("ps", "--quiet").split()
-        told = self.run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *ids)
-        return {line.split()[0]: _mib(line.split()[1]) for line in told.splitlines()}
-
-
-def _mib(told: str) -> float:
-    number = float(told.rstrip("GMKiB"))
-    return number * 1024 if told.endswith("GiB") else number / 1024 if told.endswith("KiB") else number
+VERSIONS = 5
+"""Uploads of one model, where services are killed."""
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    made = Stack()
-    made.run("docker", "compose", "version")
-    try:
-        made.run("deploy/stack/up", within_s=1200)
+    with running() as made:
         yield made
-    finally:
-        made.run("deploy/stack/down", "--volumes")
-    for kind, words in (("container", ["ps", "--all"]), ("volume", ["volume", "ls"]), ("network", ["network", "ls"])):
-        assert made.run("docker", *words, "--quiet", "--filter", f"label=com.docker.compose.project={made.name}") == "", kind
 
 
 @pytest.fixture(scope="module")
 def owner(stack: Stack) -> str:
     """An administrator's token."""
-    return stack.run("make", "-s", "token").strip()
+    return stack.owner()
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +62,16 @@ def upload(http: httpx2.Client, name: str) -> dict[str, object]:
 
 def predict(http: httpx2.Client, name: str) -> httpx2.Response:
     return http.post(f"/m/testuser/{name}/predict", json={"input": "hello"})
+
+
+def test_nothing_is_lost_doubled_or_left_behind_while_each_service_is_killed_at_random(stack: Stack, scaled: Callable[[int], int]) -> None:
+    # The first of the file: it judges all that there is.
+    count = scaled(300)
+    with stack_ground(stack) as ground:
+        ground.under_random_kills([upload_of(number, max(1, count // VERSIONS)) for number in range(count)])
+        faults = ground.judged()
+        print(ground.figures())
+        assert faults == [], ground.told(faults)
 
 
 def test_the_guides_journey_and_what_a_stranger_reads_on_kafka(stack: Stack, jwt: str) -> None:
