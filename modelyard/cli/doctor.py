@@ -7,12 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from modelyard.cli.check import Check
 from modelyard.cli.command import Reach, command
 from modelyard.cli.failures import ExitCode
 from modelyard.cli.invocation import SERVER_FILE, Invocation
@@ -26,17 +27,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_SQLITE = (3, 35)
 SCARCE_BYTES, ENOUGH_BYTES = GIB, 5 * GIB
 PROBE_S = 2.0
-LATER = ("kafka", "postgres")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at, how it is, and what to do where it is not well."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    detail: str
-    mend: str = ""
+CONNECT_S = 3.0
 
 
 def doctor(invocation: Invocation) -> None:
@@ -46,9 +37,13 @@ def doctor(invocation: Invocation) -> None:
       modelyard doctor
       modelyard doctor --json
     """
+    from modelyard.cli.stack_checks import check_stack  # noqa: PLC0415 - no other command needs it
+
     settings = invocation.settings()
     checks = [check_python(sys.version_info[:3]), check_uv(), check_sqlite(sqlite3.sqlite_version_info)]
-    checks += [check_disk(settings.data), check_port(settings.host, settings.port, settings.data)]
+    stack = list(check_stack())
+    has_stack = any(check.name == "stack memory" for check in stack)
+    checks += [check_disk(settings.data), check_port(settings.host, settings.port, settings.data, has_stack=has_stack)]
     if settings.runtime == "docker":
         report = _engine_report(settings)
         checks += check_engine(report)
@@ -57,7 +52,11 @@ def doctor(invocation: Invocation) -> None:
     else:
         checks += check_sandbox(_probed(settings), trusted=settings.trust_uploads)
         checks.append(Check("docker", "ok", "not needed: `runtime` is `process`"))
-    checks += [Check(name, "ok", "not needed: it belongs to the version of several services") for name in LATER]
+    checks += [
+        check_database(settings.database_url),
+        check_kafka(settings.kafka.bootstrap if settings.bus == "kafka" else ""),
+        *stack,
+    ]
     screen = invocation.screen
     failed = any(check.state == "fail" for check in checks)
     document = {"ok": not failed, "checks": [asdict(check) for check in checks]}
@@ -106,8 +105,8 @@ def check_disk(data: Path) -> Check:
     return Check("disk", "warn" if free >= SCARCE_BYTES else "fail", words, mend)
 
 
-def check_port(host: str, port: int, data: Path) -> Check:
-    """Whether `up` can listen, or does so already on this data folder."""
+def check_port(host: str, port: int, data: Path, *, has_stack: bool = False) -> Check:
+    """Whether `up` can listen, or does so already on this data folder, or need not where the local stack runs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -116,8 +115,40 @@ def check_port(host: str, port: int, data: Path) -> Check:
         except OSError as error:
             if (data / SERVER_FILE).is_file():
                 return Check("port", "ok", f"{host}:{port} is taken, and a server runs on {data}")
-            return Check("port", "fail", f"{host}:{port}: {error.strerror}", f"modelyard up --port {port + 1}")
+            state: Literal["warn", "fail"] = "warn" if has_stack else "fail"
+            return Check("port", state, f"{host}:{port}: {error.strerror}", f"modelyard up --port {port + 1}")
     return Check("port", "ok", f"{host}:{port} is free")
+
+
+def check_database(url: str | None) -> Check:
+    """Whether the database that the settings name takes connections."""
+    if not url or url.startswith("sqlite"):
+        return Check("database", "ok", "SQLite in the data folder")
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - only this check needs it
+
+    named = make_url(url)
+    mend = "Start Postgres, or set database_url (MODELYARD_DATABASE_URL); in the local stack: docker compose logs db"
+    return _reached("database", named.host or "localhost", named.port or 5432, mend)
+
+
+def check_kafka(bootstrap: str) -> Check:
+    """Whether one of the brokers that the settings name takes connections; empty: there need be none."""
+    if not bootstrap:
+        return Check("kafka", "ok", "not needed: `bus` is `local`")
+    mend = "Start Kafka, or set kafka.bootstrap (MODELYARD_KAFKA__BOOTSTRAP); in the local stack: docker compose logs kafka"
+    checks = []
+    for each in bootstrap.split(","):
+        host, _, port = each.strip().rpartition(":")
+        checks.append(_reached("kafka", host.strip("[]") or "localhost", int(port) if port.isdigit() else 9092, mend))
+    return next((check for check in checks if check.state == "ok"), checks[0])
+
+
+def _reached(name: str, host: str, port: int, mend: str) -> Check:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError as error:
+        return Check(name, "fail", f"no connection to {host}:{port}: {error.strerror or error}", mend)
+    return Check(name, "ok", f"{host}:{port} takes connections")
 
 
 def check_sandbox(report: "Report | None", *, trusted: bool) -> Iterator[Check]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.cli.doctor import check_disk, check_port, check_python, check_sandbox, check_sqlite, check_uv
+from modelyard.cli.doctor import check_database, check_disk, check_kafka, check_port, check_python, check_sandbox, check_sqlite, check_uv
 from modelyard.runtime.runtime import Report
 
 
@@ -34,10 +34,12 @@ def test_a_taken_port_fails_unless_our_own_server_has_it(tmp_path: Path) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         foreign = check_port("127.0.0.1", port, tmp_path)
+        beside = check_port("127.0.0.1", port, tmp_path, has_stack=True)
         (tmp_path / "server.json").write_text("{}")
         ours = check_port("127.0.0.1", port, tmp_path)
 
     assert (foreign.state, foreign.mend) == ("fail", f"modelyard up --port {port + 1}")
+    assert beside.state == "warn", "the stack has that port, and nobody needs another server"
     assert ours.state == "ok"
     assert check_port("127.0.0.1", port, tmp_path).detail.endswith("is free")
 
@@ -64,3 +66,17 @@ def test_a_sandbox_that_hangs_fails() -> None:
     (check,) = check_sandbox(None, trusted=False)
 
     assert check.state == "fail"
+
+
+def test_a_database_and_a_broker_are_needed_where_the_settings_name_them() -> None:
+    assert (check_database(None).state, check_kafka("").state) == ("ok", "ok")
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.create_server(("127.0.0.1", 0)) as other:
+        port, free = there.getsockname()[1], other.getsockname()[1]
+        other.close()
+        assert check_database(f"postgresql://yard:secret@127.0.0.1:{port}/yard").detail == f"127.0.0.1:{port} takes connections"
+        assert check_kafka(f"127.0.0.1:{free}, 127.0.0.1:{port}").state == "ok"
+        away = check_database(f"postgresql://yard:secret@127.0.0.1:{free}/yard"), check_kafka(f"127.0.0.1:{free}")
+
+    assert [check.state for check in away] == ["fail", "fail"]
+    assert all(check.detail.startswith(f"no connection to 127.0.0.1:{free}: ") and "secret" not in check.detail for check in away)
+    assert ["docker compose logs db" in away[0].mend, "docker compose logs kafka" in away[1].mend] == [True, True]
