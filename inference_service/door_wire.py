@@ -1,6 +1,7 @@
 """HTTP to the door's control socket: one question, one answer, and whether there is a door at all."""
 
 import http.client
+import select
 import socket
 import time
 from collections import deque
@@ -48,6 +49,9 @@ class Wire(Protocol):
             SilentDoorError: There is one, and it cannot be told what it did with the question.
         """
 
+    def has_hung_up(self) -> bool:
+        """Whether a door that was asked before has gone since: then it, or the one after it, is to be asked again."""
+
     def close(self) -> None:
         """Close what is kept."""
 
@@ -82,6 +86,10 @@ class DoorWire:
             except (OSError, http.client.HTTPException) as error:
                 if kept is None:
                     raise SilentDoorError(f"the door hung up: {error!r}") from error
+
+    def has_hung_up(self) -> bool:
+        """See `Wire.has_hung_up`; by the kept connections, without a question."""
+        return any(connection.has_ended() for connection in tuple(self._idle))
 
     def close(self) -> None:
         """See `Wire.close`."""
@@ -131,3 +139,12 @@ class _Connection(http.client.HTTPConnection):
         except OSError:
             self.close()
             raise
+
+    def has_ended(self) -> bool:
+        """Whether the other side has closed it; nothing is read, as another thread may be about to ask over it."""
+        looked = select.poll()
+        try:
+            looked.register(self.sock, 0)  # a hang-up is told in any case
+            return bool(looked.poll(0))
+        except (OSError, TypeError, ValueError):  # it was closed meanwhile
+            return True

@@ -86,6 +86,7 @@ class RemoteRoutes:
         try:
             counted = read(COUNTS, self._ask("POST", "/stats", QUESTION.dump_json(Question(models)))).stats
         except NoDoorError:
+            self._knows = ""  # whoever listens next knows nothing, and is looked for at once
             return {model_id: RouteStats(0, self._rested_s(model_id), 0) for model_id in models}
         except SilentDoorError:
             return dict.fromkeys(models, UNKNOWN)
@@ -104,7 +105,7 @@ class RemoteRoutes:
 
     def look(self) -> bool:
         """Tell a door that has come since the last look every route; False, as there is nothing more to do at once."""
-        if not self._knows or self._clock() >= self._asked_at + ASKS_EVERY_S:
+        if not self._knows or self._wire.has_hung_up() or self._clock() >= self._asked_at + ASKS_EVERY_S:
             self.overview([])
         return False
 

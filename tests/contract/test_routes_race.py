@@ -154,6 +154,9 @@ class Wire:
         self._world.go_on()
         return answer
 
+    def has_hung_up(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Nothing to close."""
 
