@@ -3,13 +3,12 @@
 import socket
 from asyncio import Transport
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from modelyard.run.http_protocol import HttpProtocol
 from modelyard.run.unix_socket import peer_is_ours
 
 
-class OursAlone(HttpToolsProtocol):
-    """uvicorn's protocol; whoever else got as far as a Unix socket of ours is cut off before a byte is read."""
+class OursAlone(HttpProtocol):
+    """Our protocol; whoever else got as far as a Unix socket of ours is cut off before a byte is read."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # the library's is narrower
         """Part of `asyncio.Protocol`."""

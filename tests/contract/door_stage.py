@@ -19,6 +19,7 @@ from gateway.front_door import FrontDoor
 from gateway.settings import DoorSettings
 from modelyard.domain.errors import Forbidden, Kind, ModelyardError, NotFound, NotReady
 from modelyard.domain.ids import label
+from modelyard.run.http_protocol import HttpProtocol
 from modelyard.runtime.routes import Activated, Route, RouteState
 from modelyard.runtime.runtime import NoSuchInstanceError
 
@@ -112,7 +113,7 @@ class Stage:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         # No header of the server's own, and none of the caller's that it would believe.
-        plain = {"interface": "asgi3", "proxy_headers": False, "date_header": False, "server_header": False}
+        plain = {"http": HttpProtocol, "interface": "asgi3", "proxy_headers": False, "date_header": False, "server_header": False}
         self._server = uvicorn.Server(uvicorn.Config(self._web, log_level="critical", lifespan="on", timeout_graceful_shutdown=1, **plain))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         self._thread.start()
