@@ -24,6 +24,19 @@ _NOT_TO_APP = _HOP_BY_HOP | {
     b"x-request-id",
     b"traceparent",
     b"http2-settings",
+    # Whoever calls could else name its own address, its user or another path to a framework that takes these from a proxy.
+    b"client-ip",
+    b"cf-connecting-ip",
+    b"fastly-client-ip",
+    b"remote-user",
+    b"true-client-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-original-host",
+    b"x-original-url",
+    b"x-real-ip",
+    b"x-remote-user",
+    b"x-rewrite-url",
 }
 _NOT_TO_APP_BEGIN = (b"proxy-", b"x-forwarded-", b"x-modelyard-")
 

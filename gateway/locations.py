@@ -1,4 +1,4 @@
-"""Location rewriting: no redirect of an app leaves its own paths on the caller's origin.
+"""Location rewriting: no redirect of an app leads to foreign paths on the caller's origin; other origins are its own affair.
 
 A reference is read as browsers read it (WHATWG URL, https://url.spec.whatwg.org), and written out in the one form that every
 client reads alike. What has no such form is removed.

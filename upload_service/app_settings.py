@@ -207,12 +207,16 @@ def idle_within(settings: AppSettings, ceilings: Ceilings) -> Idle:
     return Idle(freeze_s=freeze_s, stop_s=_below("idle.stop_s", "stop_s", settings.idle.stop_s, default.stop_s, ceilings.stop_s))
 
 
+def _shown(value: float, setting: str) -> str:
+    return f"{value / MIB:.15g} MiB" if setting.endswith("_bytes") else f"{value:g}"
+
+
 def _below(field: str, setting: str, asked: float | None, default: float, ceiling: float) -> float:
     """What the app asks for, or the default where it asks for nothing; never above the ceiling."""
     if asked is None:
         return min(default, ceiling)
     if asked > ceiling:
-        message = f"{FILE}: {field} is {asked:g}; the most here is {ceiling:g}."
+        message = f"{FILE}: {field} is {_shown(asked, setting)}; the most here is {_shown(ceiling, setting)}."
         mend = f"Ask for less, or let the operator raise the setting `ceilings.{setting}`."
         raise Invalid("limit_above_ceiling", message, mend, errors=[{"field": field, "message": message}])
     return asked

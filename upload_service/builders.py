@@ -85,6 +85,16 @@ class BuildError(Exception):
         self.mend = mend
 
 
+def disk_full() -> BuildError:
+    """The end of a build that found no room."""
+    return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")
+
+
+def tells_of_a_full_disk(output: str) -> bool:
+    """Whether a tool's output says that it found no room."""
+    return "No space left on device" in output or "os error 28" in output
+
+
 class BuildCancelledError(Exception):
     """The build was told to end: its version was deleted, its lease is lost, or the process is stopping."""
 

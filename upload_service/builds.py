@@ -15,7 +15,7 @@ from modelyard.run.tracing import Kind, caused
 from modelyard.runtime.engine import EngineAway
 from modelyard.store.blobs import Blobs
 from upload_service.build_log import BuildLogs
-from upload_service.builders import BuildCancelledError, Builder, BuildError, Source
+from upload_service.builders import BuildCancelledError, Builder, BuildError, Source, disk_full
 from upload_service.claims import ClaimedBuild, Claims
 
 log = structlog.get_logger(__name__)
@@ -76,11 +76,7 @@ class Builds:
             self._claims.fail(build, BuildError(error.code, error.message, error.mend), run.seconds)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                self._claims.fail(
-                    build,
-                    BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again."),
-                    run.seconds,
-                )
+                self._claims.fail(build, disk_full(), run.seconds)
                 return "failed"
             # Nobody may wait for a build that nobody runs: a fault of ours ends it as well, and is told as ours.
             log.exception("build broke", build=build.id)

@@ -31,6 +31,14 @@ def _missing_module(found: re.Match[str]) -> Reading:
     )
 
 
+def _shadowed(found: re.Match[str]) -> Reading:
+    return Reading(
+        "import_failed",
+        f"The app's own {found[2]} stands before the package {found[1]!r}: whoever imports the package gets that file.",
+        "Give the file another name.",
+    )
+
+
 def _missing_name(found: re.Match[str]) -> Reading:
     return Reading(
         "import_failed", f"The app cannot import {found[1]!r} from {found[2]!r}.", "Pin a version that has it in requirements.txt."
@@ -57,6 +65,10 @@ def _missing_file(found: re.Match[str]) -> Reading:
 
 _CAUSES: tuple[tuple[str, Callable[[re.Match[str]], Reading]], ...] = (
     (r"ModuleNotFoundError: No module named '([A-Za-z0-9_.]{1,100})'", _missing_module),
+    (
+        r"ImportError: cannot import name '\w{1,100}' from (?:partially initialized module )?'(\w{1,100})' \(/app/(?:[^)\n]{0,200}/)?(\1\.py)\)",
+        _shadowed,
+    ),
     (r"ImportError: cannot import name '(\w{1,100})' from '([A-Za-z0-9_.]{1,100})'", _missing_name),
     (r"(?:socket\.gaierror|Temporary failure in name resolution|Network is unreachable|NameResolutionError)", _no_network),
     (r"OSError: \[Errno 30\] Read-only file system", _read_only),

@@ -16,7 +16,7 @@ from typing import IO
 from uv import find_uv_bin
 
 from modelyard.run.settings import BuildSettings
-from upload_service.builders import BuildError, Built, Log
+from upload_service.builders import BuildError, Built, Log, disk_full, tells_of_a_full_disk
 from upload_service.locks import SERVER_MARK, index_words, variables
 from upload_service.tools import Tools
 
@@ -176,6 +176,6 @@ def size_of(folder: Path) -> int:
 
 
 def _failure(output: str) -> BuildError:
-    if "No space left on device" in output or "os error 28" in output:
-        return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")
+    if tells_of_a_full_disk(output):
+        return disk_full()
     return BuildError("install_failed", f"The packages cannot be installed: {' '.join(output.split())[-400:]}", "See the build's log.")

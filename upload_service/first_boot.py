@@ -92,5 +92,5 @@ def _never_ready(error: NeverReadyError, plan: Plan, output: str) -> BuildError:
         return BuildError(reading.code, reading.message, reading.mend)
     if error.reason is ExitReason.CRASHED:
         return BuildError("crashed_at_start", f"The app ended while it started: {error.detail}.", "See its last lines in the build's log.")
-    mend = f"Let it listen on $PORT and answer GET {plan.health} below 500, or raise its start deadline."
+    mend = f"Let it listen on $PORT and answer GET {plan.health} below 500, or load less before it listens."
     return BuildError("never_ready", f"The app did not answer within {plan.limits.start_deadline_s:.0f} s.", mend)

@@ -10,7 +10,7 @@ from uv import find_uv_bin
 
 from modelyard.domain.plan import Plan
 from modelyard.run.settings import BuildSettings
-from upload_service.builders import BuildError, Log, Unheard
+from upload_service.builders import BuildError, Log, Unheard, disk_full, tells_of_a_full_disk
 from upload_service.tools import Tools
 
 SERVERS: Mapping[str, tuple[str, ...]] = {"gunicorn": ("gunicorn>=20.1",), "uvicorn": ("uvicorn>=0.23", "websockets>=12"), "command": ()}
@@ -72,8 +72,9 @@ class Locks:
         error = diagnose(text)
         if error.code not in {"dependencies_conflict", "needs_sdist"} or not own or not server:
             raise error
+        own_lock = self._must_resolve(own, log)
         log(f"note: {plan.server} cannot be resolved with the app's own pins; it goes into a folder of its own, behind the app's packages")
-        own_lock, server_lock = self._must_resolve(own, log), self._must_resolve(server, log)
+        server_lock = self._must_resolve(server, log)
         return f"{own_lock}{SERVER_MARK}\n{server_lock}"
 
     def _must_resolve(self, lines: Sequence[str], log: Log) -> str:
@@ -129,6 +130,8 @@ def variables(settings: BuildSettings, cache: Path, home: str) -> dict[str, str]
 def diagnose(output: str) -> BuildError:
     """What uv's words mean, and the mend."""
     flat = " ".join(output.split())
+    if tells_of_a_full_disk(flat):
+        return disk_full()
     if re.search(r"(?i)failed to fetch|error sending request|dns error|connection refused|timed out", flat):
         return BuildError(
             "index_unreachable",

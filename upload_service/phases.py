@@ -18,7 +18,7 @@ from modelyard.runtime import engine_names
 from upload_service import install_program
 from upload_service.base_image import BaseImage
 from upload_service.build_locks import BuildLocks
-from upload_service.builders import BuildError, Log
+from upload_service.builders import BuildError, Log, disk_full, tells_of_a_full_disk
 from upload_service.engine import BuildEngine
 from upload_service.image_load import Recipe, configuration, load_stream, small_tar
 from upload_service.image_recipes import BYTES, KIND, content_bytes
@@ -214,8 +214,8 @@ def _variables() -> dict[str, str]:
 
 
 def _failure(outcome: Outcome) -> BuildError:
-    if "No space left on device" in outcome.output or "os error 28" in outcome.output:
-        return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")
+    if tells_of_a_full_disk(outcome.output):
+        return disk_full()
     known = diagnose(outcome.output)
     if known.code == "index_unreachable":
         return known

@@ -1,15 +1,18 @@
 """The command that checks this machine: each part ok, warn or fail, with its mend."""
 
+import json
 import shutil
 import socket
 import sqlite3
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -113,11 +116,19 @@ def check_port(host: str, port: int, data: Path, *, has_stack: bool = False) -> 
         try:
             probe.bind((host, port))
         except OSError as error:
-            if (data / SERVER_FILE).is_file():
+            if _serves(data, port):
                 return Check("port", "ok", f"{host}:{port} is taken, and a server runs on {data}")
             state: Literal["warn", "fail"] = "warn" if has_stack else "fail"
             return Check("port", state, f"{host}:{port}: {error.strerror}", f"modelyard up --port {port + 1}")
     return Check("port", "ok", f"{host}:{port} is free")
+
+
+def _serves(data: Path, port: int) -> bool:
+    """Whether a server runs on this data folder, and on this port."""
+    try:
+        return urlsplit(str(json.loads((data / SERVER_FILE).read_text())["url"])).port == port
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def check_database(url: str | None) -> Check:
@@ -229,7 +240,11 @@ def _probed(settings: "Settings") -> "Report | None":
         if not sandbox.usable:
             found.append(sandbox)
             return
-        with closing(make_runtime(settings)) as runtime:
+        # In a folder of its own: whoever looks leaves nothing.
+        with (
+            tempfile.TemporaryDirectory(prefix="modelyard-") as folder,
+            closing(make_runtime(settings.model_copy(update={"data": Path(folder)}))) as runtime,
+        ):
             found.append(runtime.probe())
 
     # A sandbox that hangs must not hang the doctor: the thread is left behind with the process.

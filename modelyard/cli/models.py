@@ -24,7 +24,9 @@ def list_models(invocation: Invocation) -> None:
     with invocation.connect() as client:
         rows = client.models(invocation.username)
     if not rows:
-        invocation.screen.say(f"{invocation.username} has no models yet. Try: modelyard upload DIR")
+        invocation.screen.say(
+            f"{invocation.username} has no models yet. Try: modelyard upload DIR, or of somebody else: modelyard list --owner NAME"
+        )
     columns = ("model", "version", "status", "created", "description")
     invocation.screen.table([row.model_dump(mode="json") for row in rows], columns, [_cells(row) for row in rows])
 

@@ -19,6 +19,7 @@ from modelyard.store.doorbell import Doorbell
 from modelyard.store.file_watch import FileWatch
 from modelyard.store.listening import Listener, announce
 from modelyard.store.outage import told_as_unavailable
+from modelyard.store.spare import Spare
 from modelyard.store.turns import Turns
 
 BUSY_TIMEOUT_MS = 30_000
@@ -50,6 +51,7 @@ class Database:
         self.bell = bell
         self.engine = _engine(self.url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._spare = Spare(Path(self.engine.url.database or ""))
         self._origin = secrets.token_hex(8)
         self._apart = self.engine if self.is_sqlite else _postgres(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._turns = Turns(self._apart.connect)
@@ -69,6 +71,7 @@ class Database:
 
         Raises:
             Unavailable: `database_down`, `database_busy`; see `outage.py`.
+            DiskFull: See `spare.py`.
         """
         with self._watched(), Session(self.engine, expire_on_commit=False) as session:
             if self.is_sqlite:
@@ -126,6 +129,7 @@ class Database:
             every_s: Seconds between two looks whether anything was committed.
         """
         if self._listener is None and self.is_sqlite:
+            self._spare.keep()
             self._listener = FileWatch(self.engine, self.bell, every_s)
         elif self._listener is None:
             self._listener = Listener(self._apart.connect, self.bell, self._origin, every_s)
@@ -169,8 +173,9 @@ class Database:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         if self.is_sqlite:
-            # Its file does not go away and come back: an error of the driver is a fault, and stays one.
-            yield
+            # Its file does not go away and come back: every other error of the driver is a fault, and stays one.
+            with self._spare.told():
+                yield
             return
         with told_as_unavailable():
             yield

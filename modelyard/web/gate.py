@@ -114,7 +114,11 @@ class Gate:
             return
         scope["state"]["principal"] = principal = await self._counted(scope, found, answer)
         if principal is None and "authorization" in found:
-            raise Unauthenticated("bad_credential", "This credential is not good.", "Send the one that `modelyard token` prints.")
+            raise Unauthenticated(
+                "bad_credential",
+                "This credential is not good.",
+                "Send `Authorization: Bearer TOKEN` with the token that `modelyard token` prints.",
+            )
         if scope["type"] == "websocket":
             self._check_socket(scope, found)
         elif scope["method"] not in SAFE:

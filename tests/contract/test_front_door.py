@@ -56,6 +56,7 @@ def test_method_path_query_and_body_reach_the_app_as_they_were_sent(stage: Stage
 def test_the_app_is_told_the_caller_and_not_its_secrets(stage: Stage) -> None:
     app = stage.deploy(ok())
     told = {"Cookie": "session=1", "X_Modelyard_User": "eve", "X_Forwarded_For": "192.0.2.1", "Accept": "a/b", "Connection": "X-Hop"}
+    told |= dict.fromkeys(("X-Real-IP", "True-Client-IP", "Remote-User", "X-Remote-User", "X-Original-URL"), "192.0.2.1")
     answer = stage.call("/", **{"Authorization": "Bearer secret", "X_Hop": "1", **told, **stage.sends})
     [request] = app.requests
     assert request.target == "/"

@@ -372,3 +372,8 @@ def test_the_local_username_is_one_that_uploads_may_use(run: Run, monkeypatch: p
     for name, expected in {"root": "root-1", "Ada Lovelace": "ada-lovelace", "modelyard": "modelyard-1", "_": "model"}.items():
         monkeypatch.setenv("LOGNAME", name)
         assert local_username() == expected
+
+
+def test_the_doctor_leaves_nothing(run: Run, data: Path) -> None:
+    assert run("doctor", "--json").exit_code in {0, 5}
+    assert not data.exists()

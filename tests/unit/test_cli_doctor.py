@@ -35,12 +35,14 @@ def test_a_taken_port_fails_unless_our_own_server_has_it(tmp_path: Path) -> None
         port = taken.getsockname()[1]
         foreign = check_port("127.0.0.1", port, tmp_path)
         beside = check_port("127.0.0.1", port, tmp_path, has_stack=True)
-        (tmp_path / "server.json").write_text("{}")
+        (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:1"}')
+        elsewhere = check_port("127.0.0.1", port, tmp_path)
+        (tmp_path / "server.json").write_text(f'{{"url": "http://127.0.0.1:{port}"}}')
         ours = check_port("127.0.0.1", port, tmp_path)
 
     assert (foreign.state, foreign.mend) == ("fail", f"modelyard up --port {port + 1}")
     assert beside.state == "warn", "the stack has that port, and nobody needs another server"
-    assert ours.state == "ok"
+    assert (elsewhere.state, ours.state) == ("fail", "ok")
     assert check_port("127.0.0.1", port, tmp_path).detail.endswith("is free")
 
 

@@ -31,6 +31,7 @@ def test_the_app_is_told_who_calls_and_how() -> None:
     [
         *["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "expect"],
         *["cookie", "authorization", "proxy-authorization", "proxy-x", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-x"],
+        *["x-real-ip", "true-client-ip", "x-client-ip", "x_real_ip", "remote-user", "x-remote-user", "x-original-url", "x-rewrite-url"],
         *["x-modelyard-user", "x-modelyard-x", "x-request-id", "traceparent", "x_modelyard_user", "x-modelyard_user", "x_forwarded_for"],
     ],
 )

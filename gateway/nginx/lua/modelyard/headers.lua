@@ -29,7 +29,10 @@ local WRITTEN = set([[
   host content-length transfer-encoding expect connection keep-alive te upgrade cookie authorization traceparent x-request-id
   x-modelyard-user x-modelyard-version x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-prefix]])
 _M.WRITTEN = WRITTEN
-local NOT_TO_APP = set "connection keep-alive proxy-connection te trailer upgrade cookie authorization forwarded traceparent http2-settings"
+local NOT_TO_APP = set([[
+  connection keep-alive proxy-connection te trailer upgrade cookie authorization forwarded traceparent http2-settings
+  client-ip cf-connecting-ip fastly-client-ip remote-user true-client-ip x-client-ip x-cluster-client-ip x-original-host x-original-url
+  x-real-ip x-remote-user x-rewrite-url]])
 local NOT_TO_APP_BEGIN = { "proxy-", "x-forwarded-", "x-modelyard-" }
 local NOT_TO_CALLER = set([[
   keep-alive proxy-connection te trailer upgrade accept-ch alt-svc clear-site-data critical-ch nel public-key-pins report-to

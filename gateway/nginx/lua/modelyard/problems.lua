@@ -88,7 +88,8 @@ function _M.no_credential()
 end
 
 function _M.bad_credential()
-  return _M.new("unauthenticated", "bad_credential", "This credential is not good.", "Send the one that `modelyard token` prints.")
+  return _M.new("unauthenticated", "bad_credential", "This credential is not good.",
+    "Send `Authorization: Bearer TOKEN` with the token that `modelyard token` prints.")
 end
 
 function _M.credential_ended()
