@@ -16,7 +16,7 @@ from gateway.wire import ClosedEarlyError, Head, Wire
 from modelyard.domain import causes
 from modelyard.domain.errors import BadAnswer, NotFound, TooSlow
 from modelyard.web.gate import Onward
-from modelyard.web.inside import CALLER
+from modelyard.web.inside import CALLER, SCHEME
 
 ANSWER_S = 330.0
 """The longest that a service may be silent before it answers: `Prefer: wait` may ask for 300 s."""
@@ -176,7 +176,8 @@ def _request(scope: Scope, inbound: Inbound) -> bytes:
 
 def _said(scope: Scope) -> Fields:
     client, cause = scope.get("client"), causes.current()
-    said = [(CALLER, (client[0] if client else "").encode("latin-1")), (b"x-request-id", scope["state"]["request_id"].encode("latin-1"))]
+    said = [(CALLER, (client[0] if client else "").encode("latin-1")), (SCHEME, str(scope["scheme"]).encode("latin-1"))]
+    said.append((b"x-request-id", scope["state"]["request_id"].encode("latin-1")))
     if cause is not None:
         said.append((causes.TRACEPARENT.encode(), cause.trace.header.encode()))
     return said

@@ -148,6 +148,7 @@ def test_a_call_arrives_as_it_was_sent(gateway: Gateway, upload: Service) -> Non
         "Connection": "x-named",
         "TE": "trailers",
         "X-Modelyard-Caller": "192.0.2.7",
+        "X-Modelyard-Scheme": "https",
         "X-Request-Id": "forged",
         "Expect": "100-continue",
     }
@@ -168,6 +169,7 @@ def test_a_call_arrives_as_it_was_sent(gateway: Gateway, upload: Service) -> Non
         b"x-own": b"kept",
         b"content-length": b"4",
         b"x-modelyard-caller": b"127.0.0.1",
+        b"x-modelyard-scheme": b"http",
     }
 
 

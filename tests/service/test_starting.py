@@ -24,10 +24,12 @@ class Seen:
 
     def __init__(self) -> None:
         self.clients: list[object] = []
+        self.schemes: list[object] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del receive
         self.clients.append(scope["client"])
+        self.schemes.append(scope.get("scheme"))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"here"})
 
@@ -107,3 +109,14 @@ def test_a_callers_address_is_believed_on_the_unix_socket_alone() -> None:
     call(Inside(seen), "/", server=INSIDE)
     call(Inside(seen), "/", told, told, server=INSIDE)
     assert seen.clients == [("198.51.100.9", 0), *[("192.0.2.1", 1)] * 3]
+
+
+def test_a_callers_scheme_is_believed_with_its_address_alone() -> None:
+    seen = Seen()
+    passed_on, https, odd = (b"x-modelyard-caller", b"198.51.100.9"), (b"x-modelyard-scheme", b"https"), (b"x-modelyard-scheme", b"file")
+    call(Inside(seen), "/", passed_on, https, server=INSIDE)
+    for fields in ((https,), (passed_on,), (passed_on, odd), (passed_on, https, https)):
+        call(Inside(seen), "/", *fields, server=INSIDE)
+    call(Inside(seen), "/", passed_on, https, server=OUTSIDE)
+    assert seen.schemes[0] == "https"
+    assert len(set(seen.schemes[1:]) - {"https"}) == 1

@@ -175,6 +175,7 @@ local function to_service(call)
   ngx.var.modelyard_role, ngx.var.modelyard_peer = role, "unix:" .. path
   local fields = headers.of_request()
   ngx.req.set_header("X-Modelyard-Caller", ngx.var.remote_addr)
+  ngx.req.set_header("X-Modelyard-Scheme", call.scheme)
   ngx.req.set_header("X-Request-Id", call.request_id)
   ngx.req.set_header("traceparent", call.traceparent)
   if fields.tracestate and not traces.parse(fields.traceparent) then
