@@ -73,4 +73,15 @@ def _watched(invocation: Invocation, client: "Client", taken: "Upload") -> "Uplo
     build = watch(invocation.screen, client, taken.build_id or "")
     if build.status in FAILED_STATUS:
         raise failed(build)
-    return taken.model_copy(update={"status": "ready"})
+    return taken.model_copy(update={"status": "ready", **_made(client, taken)})
+
+
+def _made(client: "Client", taken: "Upload") -> dict[str, str | None]:
+    """What has a name only now: its image and its container. Nothing where somebody has deleted or replaced it meanwhile."""
+    from modelyard.client import ProblemError  # noqa: PLC0415 - loads the HTTP client's package
+
+    try:
+        row = client.model(taken.username, taken.model_name)
+    except ProblemError:
+        return {}
+    return {"docker_image": row.docker_image, "docker_container_id": row.docker_container_id} if row.id == taken.id else {}
