@@ -1,8 +1,10 @@
 """A local stack as `make up` starts it, under a project name of its own, and its containers as the engine sees them."""
 
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +26,12 @@ AGAIN_S = 120.0
 class Stack:
     """A stack of a project name of its own, on the guide's ports."""
 
+    url = FRONT
+
     def __init__(self) -> None:
         self.name = f"modelyard-test-{os.getpid()}"
         self._variables = {**os.environ, "COMPOSE_PROJECT_NAME": self.name, "MODELYARD_BUILD_NETWORK": "host"}
+        self._token = ""
 
     def run(self, *words: str, within_s: float = 900) -> str:
         """What a command printed, in the project's folder.
@@ -46,6 +51,20 @@ class Stack:
         """What a command printed in the service's container."""
         return self.compose("exec", "-T", service, *words)
 
+    def modelyard(self, *words: str, fails_with: int = 0) -> str:
+        """What our own command printed, which this machine's user runs with an administrator's token."""
+        return self.in_shell(shlex.join(["modelyard", *words]), fails_with)
+
+    def in_shell(self, command: str, fails_with: int = 0) -> str:
+        """What a command line printed, by the variables that the README names."""
+        if not self._token:
+            self._token = self.owner()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        told = {**self._variables, "PATH": path, "MODELYARD_SERVER": FRONT, "MODELYARD_TOKEN": self._token}
+        done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=told, capture_output=True, text=True, check=False, timeout=BUILT_S)
+        assert done.returncode == fails_with, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
     def http(self, url: str, token: str) -> httpx2.Client:
         """A client with this credential."""
         return httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=BUILT_S + ANSWER_S)
@@ -58,12 +77,6 @@ class Stack:
         """The database as its owner opens it from this machine."""
         password = self.inside("db", "cat", "/run/modelyard/secrets/password").strip()
         return f"postgresql+psycopg2://modelyard:{password}@localhost:5433/modelyard"
-
-    def used(self) -> dict[str, float]:
-        """The memory of each service in MiB."""
-        ids = self.compose("ps", "--quiet").split()
-        told = self.run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *ids)
-        return {line.split()[0]: _mib(line.split()[1]) for line in told.splitlines()}
 
     def logs(self) -> str:
         """What all of its services said last."""
@@ -78,11 +91,6 @@ class Stack:
             return False
 
         until(is_healthy, "all of it is healthy", AGAIN_S)
-
-
-def _mib(told: str) -> float:
-    number = float(told.rstrip("GMKiB"))
-    return number * 1024 if told.endswith("GiB") else number / 1024 if told.endswith("KiB") else number
 
 
 class Service:

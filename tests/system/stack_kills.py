@@ -23,7 +23,7 @@ from modelyard.runtime.engine_names import CODE_IMAGES, ENVIRONMENT_IMAGES, ROLE
 from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell
 
-PAUSES_S = (2.0, 8.0)
+PAUSES_S = (3.0, 10.0)
 """Between two kills: a service takes seconds to start, and with shorter ones no work would ever be done."""
 SESSION_S = "6"
 """The shortest that a broker takes unless it is told otherwise."""
@@ -37,6 +37,11 @@ class StackAtRest(AtRest):
         self._stack = stack
         self._engine = engine
         self._yard = stack.inside("upload", "cat", f"{DATA}/yard").strip()
+
+    def sweep(self) -> None:
+        # An upload's file that was let go of is kept for a quarter of an hour, for its writer might be slow: here that time is over.
+        self._stack.inside("upload", "find", f"{DATA}/staging", "-type", "f", "-exec", "touch", "-d", "1 hour ago", "{}", "+")
+        super().sweep()
 
     def _names(self, folder: str) -> list[str]:
         return self._stack.inside("upload", "ls", "-A1", f"{DATA}/{folder}").splitlines()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import httpx2
 import pytest
@@ -17,6 +18,12 @@ PASSWORD = "four quiet herons wade"
 REVOKED_S = 30.0
 
 
+class Served(Protocol):
+    """Whatever answers at an address."""
+
+    url: str
+
+
 class Person:
     """Somebody at a machine of their own: no data folder, a configuration folder of theirs.
 
@@ -24,7 +31,7 @@ class Person:
         folder: Their home.
     """
 
-    def __init__(self, yard: Yard, folder: Path, name: str) -> None:
+    def __init__(self, yard: Served, folder: Path, name: str) -> None:
         self.yard = yard
         self.name = name
         self.home = folder / name

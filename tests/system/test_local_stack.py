@@ -1,18 +1,27 @@
 """The local stack as `make up` starts it: the guide's journey through nginx, containers, Postgres and Kafka, and what a restart of any of it changes."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from ipaddress import ip_address
+from pathlib import Path
 
 import httpx2
 import pytest
+from docker import APIClient
+from docker.utils import kwargs_from_env
 from history.clients import upload as upload_of
-from local_stack import ANSWER_S, AUTH, BUILT_S, FRONT, ROOT, SERVICES, UPLOAD, Stack, running
+from local_stack import ANSWER_S, AUTH, BUILT_S, FRONT, ROOT, SERVICES, UPLOAD, Service, Stack, running
+from stack_commands import by_command_line
 from stack_kills import stack_ground
+from stack_pages import by_browser
+from stack_traffic import traffic
 from test_journey import guide_zip
 from yard import until
 
@@ -20,7 +29,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 FIELDS = ["upload_id", "username", "model_name", "description", "docker_image", "docker_container_id", "status"]
 ENGINE = "/var/run/docker.sock"
-MOST_MIB = 2000
+NOT_READY = 5
+GUIDE = guide_zip()
 VERSIONS = 5
 """Uploads of one model, where services are killed."""
 
@@ -49,11 +59,11 @@ def jwt(stack: Stack, owner: str) -> str:
     return str(answer.json()["access_token"])
 
 
-def upload(http: httpx2.Client, name: str) -> dict[str, object]:
+def upload(http: httpx2.Client, name: str, packed: bytes = GUIDE) -> dict[str, object]:
     answer = http.post(
         "/upload",
         data={"username": "testuser", "model_name": name, "description": "A test"},
-        files={"file": (f"{name}.zip", guide_zip(), "application/zip")},
+        files={"file": (f"{name}.zip", packed, "application/zip")},
         headers={"prefer": f"wait={BUILT_S}"},
     )
     assert answer.status_code == 202, answer.text
@@ -62,6 +72,14 @@ def upload(http: httpx2.Client, name: str) -> dict[str, object]:
 
 def predict(http: httpx2.Client, name: str) -> httpx2.Response:
     return http.post(f"/m/testuser/{name}/predict", json={"input": "hello"})
+
+
+def answers(http: httpx2.Client) -> bool:
+    """Whether the guide's model does."""
+    try:
+        return predict(http, "test-model").status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def test_nothing_is_lost_doubled_or_left_behind_while_each_service_is_killed_at_random(stack: Stack, scaled: Callable[[int], int]) -> None:
@@ -111,10 +129,75 @@ def test_the_guides_journey_and_what_a_stranger_reads_on_kafka(stack: Stack, jwt
     }
 
 
-def test_at_rest_it_takes_less_than_two_gigabytes(stack: Stack) -> None:
-    used = stack.used()
-    print(f"{sum(used.values()):.0f} MiB: {used}")
-    assert sum(used.values()) < MOST_MIB
+def test_versions_take_over_under_load_and_no_call_fails(stack: Stack, jwt: str, scaled: Callable[[int], int]) -> None:
+    count, path = scaled(200), "/m/testuser/switching/"
+    with stack.http(FRONT, jwt) as http:
+        upload(http, "switching", upload_of(0, 1).content)
+        assert http.get(path).text == "key-00000"
+        with traffic(path, jwt) as callers:
+            for number in range(1, count + 1):
+                one = upload_of(number, 1)
+                taken = upload(http, "switching", one.content)
+                assert taken["status"] == "ready", taken
+                until(lambda key=one.key: all(caller.came[-1:] == [key] for caller in callers), "the new version answers all")  # type: ignore[misc]
+    print(f"{count} switches under {sum(len(caller.came) for caller in callers)} calls")
+    assert [caller.failed for caller in callers] == [[]] * len(callers)
+    # No answer of an older version after one of a newer one.
+    assert all(caller.came == sorted(caller.came) for caller in callers)
+
+
+def test_a_gateway_that_was_killed_knows_all_routes_again(stack: Stack, jwt: str) -> None:
+    with stack.http(FRONT, jwt) as http, closing(APIClient(**kwargs_from_env(), version="auto")) as engine:
+        assert predict(http, "test-model").status_code == 200
+        gateway = Service(engine, stack, "gateway")
+        gateway.kill()
+        began = time.monotonic()
+        until(lambda: answers(http), "calls are answered again")
+        print(f"a killed gateway answered again after {time.monotonic() - began:.2f} s")
+
+
+def test_no_field_of_a_callers_says_where_they_call_from(stack: Stack) -> None:
+    there = "203.0.113.9"
+    forged = {"x-forwarded-for": there, "x-real-ip": there, "forwarded": f"for={there}", "x-modelyard-caller": there}
+    form = {"username": "nobody", "password": "no password of anybody", "grant_type": "password"}
+    assert httpx2.post(f"{FRONT}/auth/token", data=form, headers=forged, timeout=ANSWER_S).status_code == 401
+    newest = "select address from audit where action = 'log_in' order by seq desc limit 1"
+    told = stack.inside("db", "psql", "-U", "modelyard", "-At", "-c", newest).strip()
+    assert ip_address(told).is_private
+    assert told != there
+
+
+@pytest.mark.browser
+def test_the_guides_journey_by_browser(stack: Stack, tmp_path: Path) -> None:
+    by_browser(stack.modelyard("token", "--link").strip(), stack.in_shell, tmp_path)
+
+
+def test_the_command_line_does_at_the_stack_what_it_does_at_one_process(stack: Stack, tmp_path: Path) -> None:
+    by_command_line(stack, tmp_path)
+
+
+def test_the_doctor_says_what_the_stack_takes_at_rest_and_that_all_is_well(stack: Stack) -> None:
+    told = json.loads(stack.modelyard("doctor", "--json"))
+    checks = {each["name"]: each for each in told["checks"]}
+    print(checks["stack memory"]["detail"])
+    assert (told["ok"], checks["stack memory"]["state"], checks["stack"]["detail"]) == (True, "ok", "every service is healthy")
+    assert re.fullmatch(rf"\d+ MiB of 2000 MiB in 8 services of {stack.name} \(.*\)", checks["stack memory"]["detail"])
+
+
+def test_the_doctor_says_the_page_s_words_of_what_is_away(stack: Stack) -> None:
+    stack.compose("stop", "kafka", "db")
+    said = ""
+
+    def says_both() -> bool:
+        nonlocal said
+        said = stack.modelyard("doctor", "--json", fails_with=NOT_READY)
+        return all(f'waits_for: [\\"{name}\\"]' in said for name in ("kafka", "database"))
+
+    until(says_both, "both are told of")
+    assert all(f"{service} is exited with" in said for service in ("kafka", "db"))
+    stack.compose("start", "db", "kafka")
+    with stack.http(FRONT, stack.owner()) as http:
+        stack.wait_until_healthy(http)
 
 
 @pytest.mark.parametrize("service", [name for name in SERVICES if name not in {"builder", "runner"}])
@@ -126,15 +209,8 @@ def test_the_engine_is_out_of_reach_of_whoever_takes_requests(stack: Stack, serv
 def test_a_restart_of_any_service_and_the_journey_goes_on(stack: Stack, owner: str, service: str) -> None:
     stack.compose("restart", service)
 
-    def answers() -> bool:
-        with closing(stack.http(FRONT, owner)) as http:
-            try:
-                return predict(http, "test-model").status_code == 200
-            except httpx2.TransportError:
-                return False
-
-    until(answers, f"calls are answered after {service} was started again")
     with stack.http(FRONT, owner) as http:
+        until(lambda: answers(http), f"calls are answered after {service} was started again")
         until(lambda: http.get("/health").json().get("status") == "healthy", "all of it is healthy")
         taken = upload(http, f"after-{service}")
         assert taken["status"] == "ready", taken
