@@ -51,9 +51,9 @@ test-postgres: ## Run the suite of the services on Postgres, each service under 
 	MODELYARD_REQUIRE=postgres $(BIN)pytest --database postgres tests/service
 
 .PHONY: soak
-soak: ## Run the counted tests in full; K=word picks some; results are appended to test-results/soak.txt
+soak: ## Run the counted tests in full; K=word picks some, REQUIRE=docker,slow those on containers; results are appended to test-results/soak.txt
 	@mkdir -p test-results
-	MODELYARD_REQUIRE=all $(BIN)pytest --scale 1 --numprocesses=0 $(if $(K),-k "$(K)") 2>&1 | tee -a test-results/soak.txt
+	MODELYARD_REQUIRE=$(or $(REQUIRE),all) $(BIN)pytest --scale 1 --numprocesses=0 $(if $(K),-k "$(K)") 2>&1 | tee -a test-results/soak.txt
 
 .PHONY: bench
 bench: ## Measure speed beside controls in the same run; results in benchmarks/results
