@@ -31,6 +31,8 @@ OLDEST_SQLITE = (3, 35)
 SCARCE_BYTES, ENOUGH_BYTES = GIB, 5 * GIB
 PROBE_S = 2.0
 CONNECT_S = 3.0
+ENGINE_S = 5.0
+"""The longest that the doctor waits for one answer of an engine."""
 
 
 def doctor(invocation: Invocation) -> None:
@@ -224,8 +226,8 @@ def _engine_report(settings: "Settings") -> "Report":
         return Report(usable=False, name=NAME, why="the library docker is not installed", mend="pip install 'modelyard[docker]'")
     from modelyard.runtime.docker_engine import DockerEngine  # noqa: PLC0415 - its library is there only where an engine is
 
-    with closing(DockerEngine(settings.docker.url)) as engine:
-        return report(engine, settings.docker.inlet_image)
+    with closing(DockerEngine(settings.docker.url, dials_within_s=ENGINE_S, answers_within_s=ENGINE_S)) as engine:
+        return report(engine, settings.docker.inlet_image, settings.docker.sockets_at)
 
 
 def _probed(settings: "Settings") -> "Report | None":

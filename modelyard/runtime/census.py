@@ -56,6 +56,11 @@ class Census:
         self._stream: Stream[Json] | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether anybody wanted to know what there is."""
+        return self._thread is not None
+
     def all(self) -> list[Container]:
         """Every container of ours.
 

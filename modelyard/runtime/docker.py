@@ -56,7 +56,7 @@ class DockerRuntime:
 
     def probe(self) -> Report:
         """See `Runtime.probe`; asks the engine each time, as it may come and go."""
-        return report(self._engine, self._options.inlet_image)
+        return report(self._engine, self._options.inlet_image, self._options.seen_at)
 
     def create(self, spec: InstanceSpec) -> None:
         """See `Runtime.create`; another spec under a known name holds from its next start on.
@@ -187,7 +187,7 @@ class DockerRuntime:
 
     def close(self) -> None:
         """See `Runtime.close`."""
-        if not self._options.outlived:
+        if not self._options.outlived and self._census.was_asked:
             self._end_all()
         self._outputs.close()
         self._census.close()

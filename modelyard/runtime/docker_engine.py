@@ -1,6 +1,7 @@
 """The `Engine` over Docker's SDK: the one module of the kernel that knows it."""
 
 import json
+import math
 import socket
 import struct
 import threading
@@ -19,7 +20,9 @@ from urllib3.exceptions import HTTPError
 from modelyard.runtime.engine import EngineAway, EngineRefusedError, Json, Stream
 
 USUAL = "unix:///var/run/docker.sock"
-ANSWERS_WITHIN_S = 60
+DIALS_WITHIN_S = 10.0
+"""The time in which an engine must say which version it is: one that takes calls and answers none is as good as away."""
+ANSWERS_WITHIN_S = 60.0
 MOST_CONNECTIONS = 64
 SHORTEST_WAIT_S = 0.05
 LINE_BYTES = 128
@@ -35,15 +38,20 @@ class DockerEngine:
 
     Args:
         url: Such as `unix:///var/run/docker.sock`; empty: what `DOCKER_HOST` says, or the usual socket.
+        dials_within_s: The longest that the first question waits for an answer.
+        answers_within_s: The longest that each later one does.
     """
 
-    def __init__(self, url: str = "") -> None:
+    def __init__(self, url: str = "", *, dials_within_s: float = DIALS_WITHIN_S, answers_within_s: float = ANSWERS_WITHIN_S) -> None:
         self.calls = 0
+        self._dials_within_s = dials_within_s
+        self._answers_within_s = answers_within_s
         self._told: dict[str, Any] = {"base_url": url} if url else kwargs_from_env()
         scheme, _, path = str(self._told.get("base_url", USUAL)).partition("://")
         self._path = path if scheme in {"unix", "http+unix"} else ""
         self._dialling = threading.Lock()
         self._api: APIClient | None = None
+        self._failed_at, self._failure = -math.inf, ""
 
     def facts(self) -> Json:
         """See `Engine`."""
@@ -158,13 +166,25 @@ class DockerEngine:
             api.close()
 
     def _client(self) -> APIClient:
+        asked_at = time.monotonic()
         with self._dialling:
+            if self._api is None and self._failed_at > asked_at:
+                raise EngineAway(self._failure)  # whoever waited in line has seen it as well: a line is as long as one try
             if self._api is None:
-                # `auto` asks which version both sides speak: new engines refuse what old ones know, and the other way round.
-                self._api = APIClient(
-                    version="auto", timeout=ANSWERS_WITHIN_S, max_pool_size=MOST_CONNECTIONS, use_ssh_client=False, **self._told
-                )
+                self._api = self._dialled()
             return self._api
+
+    def _dialled(self) -> APIClient:
+        try:
+            # `auto` asks which version both sides speak: new engines refuse what old ones know, and the other way round.
+            api = APIClient(
+                version="auto", timeout=self._dials_within_s, max_pool_size=MOST_CONNECTIONS, use_ssh_client=False, **self._told
+            )
+        except (DockerException, RequestException, OSError) as error:
+            self._failed_at, self._failure = time.monotonic(), _why(error)
+            raise
+        api.timeout = self._answers_within_s
+        return api
 
     def _ask(self, question: Callable[[APIClient], T]) -> T:
         self.calls += 1
@@ -176,7 +196,7 @@ class DockerEngine:
         """Raise where nobody listens: the SDK would leave the socket of such a try open until it is collected."""
         if self._path:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
-                knocking.settimeout(ANSWERS_WITHIN_S)
+                knocking.settimeout(self._dials_within_s)
                 knocking.connect(self._path)
 
     def _find(self, question: Callable[[APIClient], T]) -> T | None:
@@ -247,7 +267,12 @@ def _translated() -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         raise EngineRefusedError(status, str(error.explanation or error)) from error
     except (DockerException, RequestException, OSError) as error:
-        raise EngineAway(str(error)) from error
+        raise EngineAway(_why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    """What the SDK says, and plainly where it waited in vain: it has many words for that."""
+    return "it takes questions and answers none in time" if "timed out" in str(error).lower() else str(error)
 
 
 @contextmanager

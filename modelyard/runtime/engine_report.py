@@ -5,20 +5,30 @@ DSA-5615-1, which names the package that carries the mended runc under an older 
 """
 
 import re
+from pathlib import Path
 
 from modelyard.runtime.engine import Engine, EngineAway, Json
 from modelyard.runtime.runtime import Report
+from modelyard.runtime.sockets_volume import out_of_reach
 
 NAME = "docker"
 OLDEST_ENGINE = (20, 10, 10)
 """Older ones do not know a profile that answers ENOSYS, and a C library that is told EPERM instead starts no thread."""
 OLDEST_RUNC = (1, 1, 12)
 MENDED_RUNC = re.compile(r"1\.1\.5\+ds1-1\+deb12u[1-9]")
+REACHED = (
+    "Being in the group `docker` is not enough, as models are called by sockets in a volume: run Modelyard as root, or use a rootless engine "
+    "of your own (dockerd-rootless-setuptool.sh), or mount that volume where this user may write, and name the place by docker.sockets_at."
+)
 _NUMBERS = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
-def report(engine: Engine, inlet_image: str) -> Report:
-    """Whether pairs can be started here, and what to do where not."""
+def report(engine: Engine, inlet_image: str, sockets_at: Path | None = None) -> Report:
+    """Whether pairs can be started here, and what to do where not.
+
+    Args:
+        sockets_at: Where this process sees the volume of the sockets; None: where the engine has it.
+    """
     try:
         facts = engine.facts()
         has_inlet = engine.image(inlet_image) is not None
@@ -30,6 +40,8 @@ def report(engine: Engine, inlet_image: str) -> Report:
     if not has_inlet:
         mend = f"docker build -t {inlet_image} gateway/inlet, or without a registry: deploy/offline-images/build {inlet_image}"
         return Report(usable=False, name=NAME, why=f"there is no image {inlet_image}", mend=mend, facts=told)
+    if why := out_of_reach(facts, sockets_at):
+        return Report(usable=False, name=NAME, why=why, mend=REACHED, facts=told)
     return Report(usable=True, name=NAME, notes=tuple(_notes(facts)), facts=told)
 
 

@@ -6,7 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from modelyard.runtime.engine import Engine
+from modelyard.runtime.engine import Engine, Json
 from modelyard.runtime.runtime import StartError
 
 SOCKET = "in.sock"
@@ -15,6 +15,29 @@ _MARK = 8
 """So many digits of the yard's id begin the name of each of its folders."""
 LONGEST_PATH = 100
 """The kernel takes 107 bytes for the name of a socket."""
+
+
+def out_of_reach(facts: Json, seen_at: Path | None) -> str:
+    """Why this process cannot make folders in the volume, as far as that shows before there is one; empty where nothing is in the way.
+
+    Args:
+        facts: What the engine says of itself.
+        seen_at: See `SocketsVolume`.
+    """
+    if seen_at is not None:
+        if not seen_at.is_dir():
+            return f"the volume of the sockets is not at {seen_at}"
+        return "" if _may(seen_at, os.W_OK | os.X_OK) else f"this user may not write to the volume of the sockets at {seen_at}"
+    root = Path(str(facts.get("DockerRootDir") or "/"))
+    if not root.is_dir():
+        return f"the engine's volumes lie in {root} of another machine, or of another container"
+    # What an engine makes belongs to whom it runs as: root, or the user of a rootless engine.
+    is_ours = os.geteuid() in {0, root.stat().st_uid}
+    return "" if is_ours and _may(root, os.X_OK) else f"the engine's volumes lie in {root}, where this user may not go"
+
+
+def _may(folder: Path, how: int) -> bool:
+    return os.access(folder, how, effective_ids=True)
 
 
 class SocketsVolume:

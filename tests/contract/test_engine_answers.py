@@ -2,19 +2,24 @@
 
 import gc
 import io
+import os
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from parts import engine
 from parts.docker_world import DockerWorld
 
+from modelyard.runtime import docker_engine
 from modelyard.runtime.engine import EngineRefusedError
+from modelyard.runtime.engine_report import report
 from upload_service.docker_engine import DockerEngine
 
 pytestmark = pytest.mark.docker
+NOBODY = 65534
 
 FILE_BYTES = 8 << 20
 NEVER = "modelyard-test/never:1"
@@ -50,6 +55,23 @@ def tar(name: str, content: bytes) -> bytes:
         entry.size = len(content)
         opened.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_ask_the_engine_and_may_not_reach_its_volumes_is_told_before_anything_is_tried(asked: DockerEngine) -> None:
+    assert report(asked, engine.INLET).usable
+    own = os.getegid()
+    os.setegid(Path(asked._path or docker_engine.USUAL.removeprefix("unix://")).stat().st_gid)  # as members of the group `docker` have it
+    os.seteuid(NOBODY)
+    try:
+        told = {"usual": report(asked, engine.INLET), "elsewhere": report(asked, engine.INLET, Path("/"))}
+    finally:
+        os.seteuid(0)
+        os.setegid(own)
+    assert [each.usable for each in told.values()] == [False, False]
+    assert "where this user may not go" in told["usual"].why
+    assert "may not write" in told["elsewhere"].why
+    assert all("group `docker` is not enough" in each.mend for each in told.values())
 
 
 def unread_events(asked: DockerEngine, _container: str) -> object:

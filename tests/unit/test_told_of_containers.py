@@ -206,6 +206,7 @@ def facts(
         (Asked(facts(seccomp="name=apparmor")), "without seccomp"),
         (Asked(facts() | {"OSType": "windows"}), "not Linux"),
         (Asked(facts(), has_inlet=False), "no image modelyard/inlet:1"),
+        (Asked(facts() | {"DockerRootDir": "/nowhere/docker"}), "of another machine"),
     ],
 )
 def test_an_engine_that_cannot_carry_pairs_is_told_with_its_mend(asked: Asked, why: str) -> None:
@@ -213,6 +214,14 @@ def test_an_engine_that_cannot_carry_pairs_is_told_with_its_mend(asked: Asked, w
     assert not told.usable
     assert why in told.why
     assert told.mend
+
+
+def test_a_volume_that_is_not_where_it_is_said_to_be_is_told(tmp_path: Path) -> None:
+    asked: Any = Asked(facts() | {"DockerRootDir": "/nowhere/docker"})
+    assert report(asked, "modelyard/inlet:1", tmp_path).usable, "this process sees it elsewhere"
+    told = report(asked, "modelyard/inlet:1", tmp_path / "absent")
+    assert (told.usable, "absent" in told.why) == (False, True)
+    assert "docker.sockets_at" in told.mend
 
 
 @pytest.mark.parametrize(("runc", "notes"), [("1.1.5+ds1-1+deb12u1", 0), ("1.1.5+ds1-1+b1", 1), ("1.1.12", 0), ("1.0.3", 1), ("1.3.0", 0)])
