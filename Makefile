@@ -58,6 +58,7 @@ soak: ## Run the counted tests in full; K=word picks some, REQUIRE=docker,slow t
 .PHONY: bench
 bench: ## Measure speed beside controls in the same run; results in benchmarks/results
 	$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks.noop
 
 .PHONY: up
 up: ## Build the images of the local stack, start it, wait until it is healthy

@@ -2,10 +2,9 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from jwt.algorithms import ECAlgorithm
 from parts.nginx import Nginx
 
 from benchmarks import processor
-from benchmarks.ground import BODY, wait_until
+from benchmarks.ground import BODY, free_port, wait_until
 from benchmarks.load import Call, closed_loop
 from benchmarks.result import Result
 from benchmarks.rounds import Figures, measure
@@ -74,45 +73,53 @@ class _Keys:
         return jwt.encode(payload_of(claims, API, now), self.key, "ES256", headers={"typ": "at+jwt", "kid": "k"})
 
 
-def gateway(folder: Path, cache: Path) -> list[Result]:
-    """Latency, throughput and processor time at one connection and at sixteen."""
-    del cache
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run").mkdir(mode=0o700)
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A gateway on nginx that answers, and a token that is good there."""
+
+    url: str
+    token: str
+    pid: int
+
+
+@contextmanager
+def door(folder: Path, routes: Sequence[Route]) -> Iterator[Door]:
+    """A gateway on nginx with these routes, its auth role and its runner played by this process."""
+    (folder / "run").mkdir(mode=0o700, parents=True)
     keys = _Keys()
     rules = DoorRules(("x",), "apps.localhost", "localhost", 30.0, PLENTY, PLENTY, PLENTY)
     with ExitStack() as held:
         auth = UnixServer(Introspection(keys, rules), folder / "run" / f"auth-{os.getpid()}.sock")
         auth.start()
         held.callback(auth.close)
-        door = Nginx(folder, WORKERS="1")
-        door.start()
-        held.callback(door.close)
-        routes = RemoteRoutes(folder / "run" / "door.sock", 1)
-        held.callback(routes.close)
-        routes.replace([_route(folder, n) for n in range(ROUTES)], 1)
+        nginx = Nginx(folder, WORKERS="1")
+        nginx.start()
+        held.callback(nginx.close)
+        told = RemoteRoutes(folder / "run" / "door.sock", 1)
+        held.callback(told.close)
+        told.replace(list(routes), 1)
+        yield Door(f"http://127.0.0.1:{nginx.port}", keys.token(), nginx.pid)
+
+
+def route(name: str, socket: Path) -> Route:
+    """The route of a model that runs behind this inlet."""
+    return Route(name, "bench", name, name, 1, RouteState.RUNNING, f"i-{name}", 1, label=name, socket=str(socket))
+
+
+def gateway(folder: Path, cache: Path) -> list[Result]:
+    """Latency, throughput and processor time at one connection and at sixteen."""
+    del cache
+    with ExitStack() as held:
+        told = held.enter_context(door(folder, [route(f"m-{n}", folder / "instance.sock") for n in range(ROUTES)]))
         held.enter_context(_nginx(folder, "instance", _INSTANCE % {"folder": folder}))
-        port = _free_port()
+        port = free_port()
         proxy = held.enter_context(_nginx(folder, "proxy", _PROXY % {"port": port}))
-        told = {"Authorization": f"Bearer {keys.token()}"}
-        ours = Call(f"http://127.0.0.1:{door.port}", "/m/bench/m-7/predict", BODY, ANSWER, told)
+        ours = Call(told.url, "/m/bench/m-7/predict", BODY, ANSWER, {"Authorization": f"Bearer {told.token}"})
         control = Call(f"http://127.0.0.1:{port}", "/predict", BODY, ANSWER, {})
         wait_until(lambda: _answers(ours), "the gateway knows keys and routes")
         for call in (ours, control):
             closed_loop(call, connections=16, calls=SETTLE_CALLS)
-        return [_compared(ours, door.pid, control, proxy, connections) for connections in CALLS]
-
-
-def _route(folder: Path, number: int) -> Route:
-    name = f"m-{number}"
-    inlet = str(folder / "instance.sock")
-    return Route(name, "bench", name, name, 1, RouteState.RUNNING, f"i-{number}", 1, label=name, socket=inlet)
-
-
-def _free_port() -> int:
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+        return [_compared(ours, told.pid, control, proxy, connections) for connections in CALLS]
 
 
 def _answers(call: Call) -> bool:

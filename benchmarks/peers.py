@@ -7,22 +7,17 @@ Every server has two workers of one thread, the app's own decoder, and images as
 import base64
 import json
 import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-from uv import find_uv_bin
-
 from benchmarks.classifiers import ask
+from benchmarks.ground import free_port
+from benchmarks.peer_ground import environment, started
 from benchmarks.report import machine
 from tests.parts.checkpoints import APPS, MOBILENET
 from tests.parts.model_apps import pulled, running
@@ -32,7 +27,7 @@ RESULT = HERE / "results" / "peers" / "classifier.json"
 APP = str(APPS / "mobilenet")
 CONNECTIONS = (1, 8, 32)
 ROUNDS, IMAGES = 3, 48
-START_S = 90.0
+BESIDE = ("onnxruntime", "numpy", "pillow", "starlette")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,72 +76,26 @@ def _ours(held: ExitStack, weights: Path) -> Iterator[Server]:
 
 
 def _litserve(held: ExitStack, folder: Path, weights: Path) -> Iterator[Server]:
-    python = _environment(folder, "litserve")
+    python = environment(folder, "litserve", *BESIDE)
     for name, most in (("LitServe, batching", "8"), ("LitServe, one by one", "1")):
-        port = _free_port()
+        port = free_port()
         words = [str(python), str(HERE / "peer_litserve.py"), str(port), most, str(_entry(weights)), APP]
-        yield Server(name, held.enter_context(_started(words, port, "/health", {})), "/predict", _alone)
+        yield Server(name, held.enter_context(started(words, port, "/health", {})), "/predict", _alone)
 
 
 def _bentoml(held: ExitStack, folder: Path, weights: Path) -> Iterator[Server]:
-    python, port = _environment(folder, "bentoml"), _free_port()
+    python, port = environment(folder, "bentoml", *BESIDE), free_port()
     words = [str(python), "-m", "bentoml", "serve", "peer_bentoml:Classifier", "--port", str(port), "--host", "127.0.0.1"]
     told = {"WEIGHTS": str(_entry(weights)), "APP": APP, "BENTOML_HOME": str(folder / "bentoml-home"), "BENTOML_DO_NOT_TRACK": "1"}
-    url = held.enter_context(_started([*words, "--working-dir", str(HERE)], port, "/readyz", told))
+    url = held.enter_context(started([*words, "--working-dir", str(HERE)], port, "/readyz", told))
     yield Server(
         "BentoML, batching", url, "/several", lambda content: json.dumps({"images": [base64.b64encode(content).decode()]}).encode()
     )
     yield Server("BentoML, one by one", url, "/one", lambda content: json.dumps({"image": base64.b64encode(content).decode()}).encode())
 
 
-def _environment(folder: Path, package: str) -> Path:
-    """The interpreter of an environment with this package, made where it is missing."""
-    python = folder / package / "bin" / "python"
-    if not python.exists():
-        subprocess.run([find_uv_bin(), "venv", "--quiet", "--python", sys.executable, str(folder / package)], check=True)
-        needed = [package, "onnxruntime", "numpy", "pillow", "starlette"]
-        subprocess.run([find_uv_bin(), "pip", "install", "--quiet", "--python", str(python), *needed], check=True)
-    return python
-
-
-@contextmanager
-def _started(words: list[str], port: int, ready: str, told: dict[str, str]) -> Iterator[str]:
-    """The URL of a server that answers; it ends with the block."""
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **told}
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, env=variables, stdout=log, stderr=log, start_new_session=True)
-        url, ends = f"http://127.0.0.1:{port}", time.monotonic() + START_S
-        try:
-            while not _answers(url + ready):
-                if process.poll() is not None or time.monotonic() > ends:
-                    log.seek(0)
-                    raise RuntimeError(log.read().decode()[-2000:])
-                time.sleep(0.1)
-            yield url
-        finally:
-            # With all its workers, which else go on polling.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, timeout=2).is_success
-    except httpx2.HTTPError:
-        return False
-
-
 def _entry(weights: Path) -> Path:
     return next(path for path in (weights / "mobilenet").iterdir() if path.is_dir())
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
