@@ -28,7 +28,8 @@ from parts.checkpoints import (
 from parts.model_apps import RunningApp, pulled, running
 from parts.pictures import encoded, scene
 from PIL import Image, ImageDraw, ImageOps
-from yard import Yard, until
+from runtimes import RUNTIMES, served_by
+from yard import until
 
 from modelyard.domain.plan import GIB, MIB
 
@@ -303,17 +304,22 @@ def test_what_it_was_trained_on_it_puts_first(clip: RunningApp) -> None:
 
 
 @pytest.mark.slow
-def test_it_does_so_through_the_front_door(trained: Path, own_yard: Yard) -> None:
-    own_yard.data.mkdir(mode=0o700)
-    pulled(own_yard.data / "weights", "clip", trained)
-    own_yard.start()
-    until(lambda: own_yard.http.get("/m/modelyard/clip/health").status_code == 200, "CLIP is built", 240)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_it_does_so_through_the_front_door(runtime: str, trained: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    pulled(data / "weights", "clip", trained)
+    with served_by(runtime, data, flags) as yard:
+        yard.start()
+        until(lambda: yard.http.get("/m/modelyard/clip/health").status_code == 200, "CLIP is built", 240)
 
-    def post(picture: bytes, labels: list[str]) -> Any:
-        files = {"file": ("drawn.png", picture, "image/png")}
-        return own_yard.http.post("/m/modelyard/clip/predict", files=files, data={"labels": "\n".join(labels)}).json()
+        def post(picture: bytes, labels: list[str]) -> Any:
+            files = {"file": ("drawn.png", picture, "image/png")}
+            answer = yard.http.post("/m/modelyard/clip/predict", files=files, data={"labels": "\n".join(labels)})
+            assert answer.status_code == 200, answer.text
+            return answer.json()
 
-    assert right(post, 30) >= ENOUGH
+        assert right(post, 30) >= ENOUGH
 
 
 def test_a_picture_lies_nearest_to_its_text(clip: RunningApp) -> None:

@@ -1,29 +1,23 @@
 """The built-in models through the front door, with the real weights that lie outside the repository."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from parts.checkpoints import APPS, MOBILENET, PHOTOS, needs_assets
-from parts.docker_world import docker
+from runtimes import RUNTIMES, served_by
 from yard import Yard, until
 
 from modelyard.client.zipping import zip_folder
-from modelyard.runtime import engine_names
 
 pytestmark = [pytest.mark.slow, needs_assets]
 
-RUNTIMES = ["process", pytest.param("docker", marks=pytest.mark.docker)]
-VOLUME = f"my-{os.urandom(4).hex()}"
-"""Short, as the name of a socket begins with where it lies."""
 READY_S = 240
 """Environments come from the package index, on a machine that does other things too."""
 EXPECTED = {
@@ -85,28 +79,14 @@ def upload(yard: Yard, owner: str, name: str) -> None:
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flags: tuple[str, ...]) -> Iterator[Yard]:
     """A server with MobileNet, whose weights came while it ran."""
     data = tmp_path_factory.mktemp("served") / "data"
-    with ExitStack() as held:
-        if request.param == "docker":
-            held.callback(leave_nothing, data)
-            told, flags = {"MODELYARD_RUNTIME": "docker", "MODELYARD_DOCKER__SOCKETS_VOLUME": VOLUME}, ()
-        else:
-            told = {}
-        yard = held.enter_context(Yard(data, *flags, variables=told))
+    with served_by(request.param, data, flags) as yard:
+        yard.start()
         before = yard.http.post("/m/modelyard/mobilenet/predict", content=b"?")
         assert (before.status_code, before.json()["mend"]) == (503, "Run on the server: modelyard models pull mobilenet")
         assert "modelyard models pull mobilenet" in yard.log()
         pull(data, "mobilenet", MOBILENET)
         answering(yard, "modelyard/mobilenet")
         yield yard
-
-
-def leave_nothing(data: Path) -> None:
-    """Remove what the server of this folder made in the engine."""
-    of_ours = ("--filter", f"label={engine_names.label(engine_names.YARD, engine_names.yard_of(data))}")
-    for listed, remove in (("ps -aq", "rm -fv"), ("images -q", "rmi -f")):
-        if found := docker(*listed.split(), *of_ours).split():
-            docker(*remove.split(), *dict.fromkeys(found))
-    docker("volume", "rm", "-f", VOLUME)
 
 
 def test_nine_photographs_get_their_label_and_probability(served: Yard) -> None:
