@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from stage import DEADLINE_S, Stage, form, until
 
 from auth_service import repository
@@ -117,9 +117,9 @@ def test_who_follows_reads_nothing_while_nothing_happens(stage: Stage, stream: s
     with stage.live("delete") as url, ExitStack() as held:
         followed = [held.enter_context(opened(url, stage.member.text, path)).iter_lines() for _ in range(5)]
         assert all(next(lines) for lines in followed)
-        event.listen(stage.database.engine, "before_cursor_execute", note)
+        event.listen(Engine, "before_cursor_execute", note)  # of every service, each with a log-in of its own
         until(lambda: turns() >= 8, "the loop that deletes, which looks once a second, has read several times")
-        event.remove(stage.database.engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
 
     assert set(reads) == {"chosen:delete:0"}
 
