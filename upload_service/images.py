@@ -22,7 +22,7 @@ from upload_service.base_image import BaseImage
 from upload_service.builders import BuildError, Log, Source
 from upload_service.engine import BuildEngine, EngineRefusedError, Json
 from upload_service.image_load import configuration, load_stream
-from upload_service.image_recipes import KIND, SERVER
+from upload_service.image_recipes import SERVER
 from upload_service.layers import Layer, add, code_layer, copied_layer
 
 log = structlog.get_logger(__name__)
@@ -147,7 +147,8 @@ class Images:
 
     def _untag_public(self, name: str) -> None:
         found = self._engine.image(name)
-        if found is not None and KIND in (found["Config"]["Labels"] or {}):
+        own = engine_names.code_image(self._yard, "")
+        if found is not None and any(tag.startswith(own) for tag in found["RepoTags"]):  # else another yard of this engine has taken it
             self._engine.untag(name)
 
     def _add(self, below: _Below, layer: Layer, labels: Mapping[str, str], tags: Sequence[str], line: str, told: Log) -> None:

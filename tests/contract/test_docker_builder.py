@@ -162,6 +162,22 @@ def test_people_s_names_lead_to_the_version_that_serves_and_go_with_it(ground: G
     assert [engine.image(name) is not None for name in names] == [False, True, False]
 
 
+def test_a_name_that_another_yard_has_taken_since_is_left_to_it(ground: Ground, engine: DockerEngine) -> None:
+    told = plan("greeting==1.0")
+    made(ground, told, "v1", 1)
+    ground.builder.serve(ground.label, "v1")
+    name, theirs = f"ml-models/{ground.label}:latest", "modelyard-code/ffffffffffff:theirs"
+    engine.tag("python:3.11-slim-bookworm", theirs)
+    engine.tag(theirs, name)
+    try:
+        ground.builder.serve(ground.label, None)
+        ground.builder.remove_code("v1")
+        assert engine.image(name) == engine.image(theirs)
+    finally:
+        engine.untag(name)
+        engine.untag(theirs)
+
+
 def test_what_a_dead_builder_left_is_swept_and_what_a_living_one_uses_is_not(ground: Ground, engine: DockerEngine) -> None:
     dead = {YARD: yard(ground), ROLE: "build", BUILD: "build-of-one-that-died"}
     foreign = {YARD: "ffffffffffff", ROLE: "build", BUILD: "build-of-one-that-died"}
