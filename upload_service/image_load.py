@@ -64,11 +64,6 @@ def configuration(
     return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
 
 
-def image_id(config: bytes) -> str:
-    """The id that an engine will give the image."""
-    return f"sha256:{hashlib.sha256(config).hexdigest()}"
-
-
 def load_stream(config: bytes, layer: Layer, parents: int, tags: Sequence[str]) -> Iterator[bytes]:
     """What `POST /images/load` is given: the configuration, the manifest, and the new layer alone.
 
