@@ -3,7 +3,7 @@
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -106,6 +106,79 @@ ACTS = {
         "ENOSPC",
     ),
 }
+WRITES = """
+import os, mmap
+FILE, FOLDER = "/env/bin/python", "/env"
+real = os.path.realpath(FILE)
+
+
+def at_root(root):
+    return lambda: open(root + real, "ab").close()
+
+
+def mapped():
+    with open(real, "r+b") as file:
+        mmap.mmap(file.fileno(), 0)[:1] = b"x"
+
+
+def unnamed():
+    held = os.open(FOLDER, os.O_TMPFILE | os.O_WRONLY)
+    os.link(f"/proc/self/fd/{held}", FOLDER + "/x")
+
+
+def by_folder():
+    os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=os.open(FOLDER, os.O_RDONLY))
+
+
+open("/tmp/x", "w").close()
+ways = [
+    lambda: open(real, "ab").close(),
+    lambda: open(real, "wb").close(),
+    lambda: open(real, "r+b").close(),
+    lambda: os.truncate(real, 0),
+    lambda: os.unlink(FILE),
+    lambda: os.rename(FILE, FILE + ".old"),
+    lambda: os.rename("/tmp/x", FILE),
+    lambda: os.link(real, FOLDER + "/x"),
+    lambda: os.symlink("/tmp/x", FOLDER + "/x"),
+    lambda: os.mkdir(FOLDER + "/x"),
+    lambda: os.mkfifo(FOLDER + "/x"),
+    lambda: os.rename(FOLDER + "/bin", FOLDER + "/x"),
+    lambda: os.rmdir(FOLDER + "/bin"),
+    lambda: os.chmod(real, 0o777),
+    lambda: os.chmod(FOLDER, 0o777),
+    lambda: os.chown(FOLDER, 65532, 65532),
+    lambda: os.utime(real, (0, 0)),
+    lambda: os.setxattr(real, "user.x", b"x"),
+    at_root("/proc/self/root"),
+    at_root("/proc/1/root"),
+    mapped,
+    unnamed,
+    by_folder,
+]
+answer = []
+for number, way in enumerate(ways):
+    try:
+        way()
+        answer.append(number)
+    except OSError:
+        pass
+"""
+HASHES = """
+import hashlib, os
+answer = {}
+for folder, folders, files in os.walk("/env"):
+    for name in [*files, *folders]:
+        path = os.path.join(folder, name)
+        found = os.lstat(path)
+        content = open(path, "rb").read() if os.path.isfile(path) else b""
+        answer[path] = [hashlib.sha256(content).hexdigest(), found.st_mode, found.st_uid, found.st_mtime]
+"""
+STRANGERS = [f"{net}.{host}" for net in ("192.0.2", "198.51.100", "203.0.113") for host in range(1, 10)] + [
+    "2001:db8::1",
+    "2001:db8::2",
+    "fe80::1",
+]
 LIMITS = Limits(memory_bytes=256 * MIB, tmp_bytes=16 * MIB, pids=64)
 FORKS = """
 import os, signal
@@ -196,6 +269,56 @@ for family, address in ((socket.AF_INET, ("127.0.0.1", {port})), (socket.AF_INET
         except TimeoutError:
             pass
     assert not taken.is_set(), "what listens on this machine's loopback heard nothing"
+
+
+def test_an_app_writes_into_no_environment_however_it_tries(
+    pair: World, hostile: tuple[int, Listener], neighbour: tuple[int, Listener]
+) -> None:
+    before = pair.evaluate("neighbour", neighbour, HASHES)
+    assert before
+    assert pair.evaluate("hostile", hostile, WRITES) == []
+    assert pair.evaluate("neighbour", neighbour, HASHES) == before
+
+
+def test_an_app_dials_nobody_and_asks_for_no_name(pair: World, hostile: tuple[int, Listener], scaled: Callable[[int], int]) -> None:
+    alone = "answer = [len(open(f'/proc/net/{name}').readlines()) for name in ('route', 'if_inet6')]"
+    assert pair.evaluate("hostile", hostile, alone)[0] == 1, "only without a route is anything dialled"
+    # Addresses that documents use: they are nobody's.
+    dialling = f"""
+import socket
+answer = []
+for each in {STRANGERS!r}:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET6 if ":" in each else socket.AF_INET, kind) as dialled:
+            dialled.settimeout(1)
+            try:
+                dialled.connect((each, 80))
+                answer.append(each)
+            except OSError:
+                pass
+"""
+    assert pair.evaluate("hostile", hostile, dialling) == []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as canary:
+        canary.bind(("127.0.0.1", 0))
+        canary.setblocking(False)
+        asking = f"""
+import os, socket
+answer = []
+for number in range({scaled(1000)}):
+    name = f"{{os.urandom(8).hex()}}.canary.invalid"
+    try:
+        answer.append(str(socket.getaddrinfo(name, 53)))
+    except OSError:
+        pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.sendto(name.encode(), ("127.0.0.1", {canary.getsockname()[1]}))
+        except OSError:
+            pass
+"""
+        assert pair.evaluate("hostile", hostile, asking) == []
+        with pytest.raises(BlockingIOError):
+            canary.recv(1)
 
 
 def test_a_fork_bomb_ends_at_its_own_limit(pair: World, hostile: tuple[int, Listener], neighbour: tuple[int, Listener]) -> None:
