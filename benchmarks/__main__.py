@@ -15,7 +15,9 @@ from benchmarks.gateway import gateway
 from benchmarks.idle import idle
 from benchmarks.image_builds import image_builds
 from benchmarks.images import images, resting
+from benchmarks.nginx_roles import nginx_roles
 from benchmarks.report import picture, table, write
+from benchmarks.resting_clip import resting_clip
 from benchmarks.result import Benchmark
 from benchmarks.warm_call import warm_call
 
@@ -29,11 +31,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     "container-cold-call": container_cold_call,
     "container-frozen-call": container_frozen_call,
     "container-herd": container_herd,
+    "nginx-roles": nginx_roles,
     "events": events,
     "idle": idle,
     "image-builds": image_builds,
     "images": images,
     "resting": resting,
+    "resting-clip": resting_clip,
 }
 
 

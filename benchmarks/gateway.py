@@ -28,7 +28,7 @@ from modelyard.web.introspection import DoorRules, Introspection
 from modelyard.web.tokens import API, Claims, payload_of
 
 ROUTES = 1000
-CALLS = {1: 2000, 16: 8000}
+CALLS = {1: 5000, 16: 40_000}
 """How many calls a round makes, by the number of connections."""
 SETTLE_CALLS = 500
 NGINX = shutil.which("nginx") or "nginx"

@@ -31,7 +31,7 @@ def images(folder: Path, cache: Path) -> list[Result]:
     """Images per second; nothing where the weights of the tests are missing."""
     if not MOBILENET.is_dir():
         return []
-    with _served(folder, cache, **{NAME: STAYS}) as server, Torch() as torch:
+    with served(folder, cache, NAME, MOBILENET, **{NAME: STAYS}) as server, Torch() as torch:
         headers = {"Authorization": f"Bearer {server.token}"}
         batch = torch.best_batch(IMAGES // 2)
         ask(server.url, _path(NAME), headers, connections=CONNECTIONS, images=IMAGES)
@@ -59,16 +59,15 @@ def resting(folder: Path, cache: Path) -> list[Result]:
     """Memory of an instance that has answered, and the seconds from a stopped model to its first label."""
     if not MOBILENET.is_dir():
         return []
-    with _served(folder, cache, **{COLD: ENDS_SOON, FREEZES: FREEZES_SOON}) as server:
+    with served(folder, cache, NAME, MOBILENET, **{COLD: ENDS_SOON, FREEZES: FREEZES_SOON}) as server:
         headers = {"Authorization": f"Bearer {server.token}"}
 
         def ours(_: int) -> Figures:
-            wait_until(lambda: _state(server, COLD) == "stopped" and _state(server, FREEZES) in {"frozen", "stopped"}, "both rest")
-            before = set(_instance_pids(server))
+            before = at_rest(server)
             figures = {"first_s": ask(server.url, _path(COLD), headers, connections=1, images=1)}
             figures["warm_s"] = ask(server.url, _path(COLD), headers, connections=1, images=len(LABELS)) / len(LABELS)
             time.sleep(AT_REST_S)
-            figures["memory_mb"] = memory_mb(*set(_instance_pids(server)) - before)
+            figures["memory_mb"] = memory_mb(*set(instance_pids(server)) - before)
             figures["frozen_s"] = ask(server.url, _path(FREEZES), headers, connections=1, images=1)
             return figures
 
@@ -94,23 +93,23 @@ def resting(folder: Path, cache: Path) -> list[Result]:
 
 
 @contextmanager
-def _served(folder: Path, cache: Path, **models: str) -> Iterator[Server]:
-    """A server with the built-in app under these names of a user's, each with idle times of the benchmark's."""
+def served(folder: Path, cache: Path, app: str, checkpoint: Path, **models: str) -> Iterator[Server]:
+    """A server with a built-in app under these names of a user's, each with idle times of the benchmark's."""
     server = Server(folder, cache, "[run]\nlook_every_s = 0.05\n")
-    pulled(server.data / "weights", "mobilenet", MOBILENET)
+    pulled(server.data / "weights", app, checkpoint)
     with server:
         for name, idle in models.items():
-            server.upload(name, _packed(idle))
+            server.upload(name, _packed(APPS / app, idle))
         yield server
 
 
-def _packed(idle: str) -> bytes:
+def _packed(app: Path, idle: str) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for path in sorted((APPS / "mobilenet").rglob("*")):
+        for path in sorted(app.rglob("*")):
             if path.suffix in BUILTIN_SUFFIXES:
                 text = path.read_text() + (idle if path.name == "modelyard.toml" else "")
-                archive.writestr(path.relative_to(APPS / "mobilenet").as_posix(), text)
+                archive.writestr(path.relative_to(app).as_posix(), text)
     return packed.getvalue()
 
 
@@ -122,6 +121,12 @@ def _state(server: Server, name: str) -> str:
     return str(server.http.get(f"/models/{OWNER}/{name}").json()["state"])
 
 
-def _instance_pids(server: Server) -> list[int]:
+def at_rest(server: Server) -> set[int]:
+    """The processes that hold instances once one model is stopped and the other frozen."""
+    wait_until(lambda: _state(server, COLD) == "stopped" and _state(server, FREEZES) in {"frozen", "stopped"}, "both rest")
+    return set(instance_pids(server))
+
+
+def instance_pids(server: Server) -> list[int]:
     """The processes below the server that hold instances, and are them."""
     return [pid for pid in processor.family(server.pid) - {server.pid} if Path(f"/proc/{pid}/smaps_rollup").exists()]
