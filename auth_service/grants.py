@@ -5,7 +5,7 @@ from collections.abc import Callable
 from auth_service.access_tokens import Tokens
 from auth_service.log_in import LogIn
 from auth_service.refresh import RefreshTokens
-from modelyard.domain.errors import Malformed
+from modelyard.domain.errors import Malformed, Unauthenticated
 from modelyard.store import accounts
 from modelyard.store.audit import Actor
 from modelyard.store.database import Database
@@ -28,6 +28,8 @@ class Grants:
     def give(self, field: Callable[[str], str], agent: str, actor: Actor) -> Tokens:
         """The tokens.
 
+        A refusal has the word of RFC 6749, 5.2, in the member `error`, for clients that look for it.
+
         Args:
             field: The form's field of this name; empty where it was not sent.
 
@@ -36,6 +38,13 @@ class Grants:
             Unauthenticated: The password or the refresh token is not good.
             Limited: `too_many_attempts` or `busy`.
         """
+        try:
+            return self._give(field, agent, actor)
+        except Unauthenticated as error:
+            error.extra["error"] = "invalid_grant"
+            raise
+
+    def _give(self, field: Callable[[str], str], agent: str, actor: Actor) -> Tokens:
         match field("grant_type"):
             case "password":
                 _check_sent(field, "username", "password")
@@ -44,7 +53,8 @@ class Grants:
                 _check_sent(field, "refresh_token")
                 return self._refresh.rotate(field("refresh_token"), actor)
             case _:
-                raise Malformed("grant_unknown", "There is no such grant_type.", "Send grant_type=password or grant_type=refresh_token.")
+                mend = "Send grant_type=password or grant_type=refresh_token."
+                raise Malformed("grant_unknown", "There is no such grant_type.", mend, extra={"error": "unsupported_grant_type"})
 
     def public_keys(self) -> list[Json]:
         """The JWK of every key whose tokens may be alive."""
@@ -55,4 +65,5 @@ class Grants:
 def _check_sent(field: Callable[[str], str], *names: str) -> None:
     missing = [name for name in names if not field(name)]
     if missing:
-        raise Malformed("grant_incomplete", f"The form lacks {' and '.join(missing)}.", f"Add it: curl -d {missing[0]}=...")
+        why = f"The form lacks {' and '.join(missing)}."
+        raise Malformed("grant_incomplete", why, f"Add it: curl -d {missing[0]}=...", extra={"error": "invalid_request"})

@@ -86,6 +86,10 @@ def test_phones_write_names_with_a_capital_and_a_blank(yard: Stage, username: st
     assert ask(yard, username=username).status_code == 200
 
 
+OAUTH = {"grant_unknown": "unsupported_grant_type", "grant_incomplete": "invalid_request", "bad_login": "invalid_grant"}
+"""The words of RFC 6749, 5.2."""
+
+
 @pytest.mark.parametrize(
     ("form", "status", "code"),
     [
@@ -109,6 +113,7 @@ def test_what_is_not_a_log_in_is_refused_as_a_problem(calm: Stage, form: dict[st
     answer = calm.client().post("/auth/token", data=form)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json().get("error") == OAUTH.get(code)
     assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/problem+json", "no-store")
     assert calm.count(SessionRow) == 0
     assert PASSWORD not in answer.text
