@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn reads it, where it is strict about two things more: what is upgraded, and how long a head may take."""
+"""HTTP/1.1 as uvicorn reads it, where it is strict about three things more: what is upgraded, how long a head may take, and its target."""
 
 import asyncio
 from asyncio import Transport
@@ -73,6 +73,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._goes_on = False
             return
         self._head_came()
+        if not self.url.startswith(b"/"):
+            # Its authority would count, and not `Host` (RFC 9112, 3.2.2): no client sends one to what is no proxy of its.
+            raise ValueError("the target is not in origin form")
         self._ignores_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
         super().on_headers_complete()
 

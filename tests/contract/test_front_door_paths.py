@@ -196,3 +196,12 @@ def verdict(status: int, body: bytes) -> tuple[int, object]:
 )
 def test_the_fuzz_would_see_a_door_that_lets_such_a_path_through(path: bytes) -> None:
     assert not liberally(path).startswith("/m/ann/iris")
+
+
+@pytest.mark.parametrize("target", [b"http://localhost/m/ann/iris/", b"http://evil.test/m/ann/iris/", b"*", b"localhost:80"])
+def test_a_target_that_is_not_in_origin_form_is_refused(stage: Stage, target: bytes) -> None:
+    app = stage.deploy(ok())
+    for method in (b"GET", b"OPTIONS", b"CONNECT"):
+        with stage.raw(method + b" " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as conn:
+            assert conn.recv(100)[:10] in {b"HTTP/1.1 4", b""}
+    assert app.requests == []
