@@ -1,6 +1,7 @@
 """What the benchmarks of the built-in classifier share: photographs with their labels, torch beside it, memory, and a closed loop of images."""
 
 import http.client
+import importlib.util
 import json
 import os
 import subprocess
@@ -29,6 +30,11 @@ LABELS = {
 BATCHES = (1, 4, 8)
 # Its threads sleep while they wait for one another: on shared cores they would else burn the time of the one that they wait for.
 _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+def can_compare() -> bool:
+    """Whether torch and what lies outside the repository, weights and photographs, are there."""
+    return importlib.util.find_spec("torch") is not None and MOBILENET.is_dir() and PHOTOS.is_dir()
 
 
 class Torch:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import processor
-from benchmarks.classifiers import LABELS, Torch, ask, memory_mb
+from benchmarks.classifiers import LABELS, Torch, ask, can_compare, memory_mb
 from benchmarks.ground import OWNER, Server, wait_until
 from benchmarks.result import Result
 from benchmarks.rounds import Figures, measure
@@ -28,8 +28,8 @@ FREEZES_SOON = "\n[idle]\nfreeze_s = 0.2\nstop_s = 3600\n"
 
 
 def images(folder: Path, cache: Path) -> list[Result]:
-    """Images per second; nothing where the weights of the tests are missing."""
-    if not MOBILENET.is_dir():
+    """Images per second; nothing where the weights of the tests or torch are missing."""
+    if not can_compare():
         return []
     with served(folder, cache, NAME, MOBILENET, **{NAME: STAYS}) as server, Torch() as torch:
         headers = {"Authorization": f"Bearer {server.token}"}
@@ -57,7 +57,7 @@ def images(folder: Path, cache: Path) -> list[Result]:
 
 def resting(folder: Path, cache: Path) -> list[Result]:
     """Memory of an instance that has answered, and the seconds from a stopped model to its first label."""
-    if not MOBILENET.is_dir():
+    if not can_compare():
         return []
     with served(folder, cache, NAME, MOBILENET, **{COLD: ENDS_SOON, FREEZES: FREEZES_SOON}) as server:
         headers = {"Authorization": f"Bearer {server.token}"}

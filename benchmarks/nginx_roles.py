@@ -1,9 +1,12 @@
 """Through nginx to containers: a stopped model, fifty at once on one, and a switch of versions under load."""
 
+import sys
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
+
+from parts import engine, kafka, nginx, postgres
 
 from benchmarks.cold_call import CALLERS
 from benchmarks.containers import ByDocker
@@ -24,7 +27,10 @@ LEAST = 1500
 
 
 def nginx_roles(folder: Path, cache: Path) -> list[Result]:
-    """P2, P12 and P13 over one server."""
+    """P2, P12 and P13 over one server; nothing where one of its parts is missing."""
+    if missing := nginx.missing() or engine.missing(engine.PYTHON, engine.INLET) or postgres.missing() or kafka.missing():
+        sys.stderr.write(f"nginx-roles: left out, {missing}\n")
+        return []
     with roles_behind_nginx(folder, cache) as server:
         version = server.upload(COLD, app_zip(STOPPED_SOON))
         return [_cold(server, str(version["id"])), _herd(server), _switch(server)]

@@ -1,6 +1,5 @@
 """The built-in CLIP at its full size: what an instance has in memory, and how long it takes from stopped, frozen and running, against torch."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.classifiers import memory_mb
+from benchmarks.classifiers import can_compare, memory_mb
 from benchmarks.ground import OWNER, Server
 from benchmarks.images import AT_REST_S, COLD, ENDS_SOON, FREEZES, FREEZES_SOON, at_rest, instance_pids, served
 from benchmarks.result import Result
@@ -63,7 +62,7 @@ class TorchClip:
 
 def resting_clip(folder: Path, cache: Path) -> list[Result]:
     """Memory and times; nothing where torch or the photographs are missing."""
-    if importlib.util.find_spec("torch") is None or not PHOTOS.is_dir():
+    if not can_compare():
         return []
     checkpoint = _checkpoint(folder / "checkpoint")
     with served(folder / "served", cache, "clip", checkpoint, **{COLD: ENDS_SOON, FREEZES: FREEZES_SOON}) as server:

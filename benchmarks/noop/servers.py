@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+from parts import engine, nginx
 
 from benchmarks.containers import ContainerServer
 from benchmarks.gateway import door, route
@@ -148,7 +149,11 @@ def served(folder: Path) -> Iterator[tuple[list[Served], dict[str, str]]]:
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp") as short, ExitStack() as held:
         ours = Path(short)
-        found = [bare(held, folder), embedded(held, ours, folder / "uv-cache"), through_nginx(held, ours, folder / "uv-cache")]
+        found = [bare(held, folder), embedded(held, ours, folder / "uv-cache")]
+        if missing := nginx.missing() or engine.missing(engine.PYTHON, engine.INLET):
+            absent["Modelyard, nginx door"] = missing
+        else:
+            found.append(through_nginx(held, ours, folder / "uv-cache"))
         for peer in (kserve, mlserver, litserve, bentoml):
             try:
                 found.append(peer(held, folder))
