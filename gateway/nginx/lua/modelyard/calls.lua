@@ -19,13 +19,13 @@ end
 
 -- All that is ever known of a call has its place from the start: a table that grows costs more than the rest of its making.
 local function new(fields)
-  local request_id = ngx.var.request_id
+  local request_id, now = ngx.var.request_id, ngx.now()
   local path, query = paths.split(ngx.var.request_uri)
   scheme = scheme or ngx.var.scheme
   return {
     fields = fields, method = ngx.req.get_method(), request_id = request_id, scheme = scheme,
     host = fields.host or "", raw_path = path, query = query, prefix = "", credential = fields.authorization or "",
-    traceparent = traces.here(fields.traceparent, request_id), checked = ngx.now(),
+    traceparent = traces.here(fields.traceparent, request_id), checked = now, began = now,
     is_of_model = path:sub(1, #TO_MODEL) == TO_MODEL,
     is_socket = fields.upgrade ~= nil and type(fields.upgrade) == "string" and fields.upgrade:lower() == "websocket",
     known = false, principal = false, ground = false, policy = false, allowance = false, is_proven = false, owner = false, name = false,

@@ -10,11 +10,8 @@ local BOUNDS_S = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 local OUTCOMES = { not_ready = "not_ready", bad_answer = "bad_answer", too_slow = "too_slow", unavailable = "unavailable", internal = "internal" }
 local LEFT, SERVER_ERROR = 499, 500
 local BODILESS = { [204] = true, [304] = true }
-local pending, labels = {}, { [""] = "" }
-
-local function add(name, value)
-  pending[name] = (pending[name] or 0) + value
-end
+local labels = { [""] = "" }
+local predictions, durations, seconds = {}, {}, 0 -- of this worker, since it handed in last: by label and outcome, by bound, their sum
 
 -- The value of the label: the first models that are called are counted each by itself.
 local function label_of(model_id)
@@ -61,23 +58,35 @@ function _M.ended(call)
     return
   end
   local outcome = outcome_of(call)
-  add("p " .. label_of(call.route and call.route.model_id or "") .. " " .. outcome, 1)
+  local label = label_of(call.route and call.route.model_id or "")
+  local counted = predictions[label]
+  if not counted then
+    counted = {}
+    predictions[label] = counted
+  end
+  counted[outcome] = (counted[outcome] or 0) + 1
   if not call.is_socket and (outcome == "answered" or outcome == "app_error") then
-    local took_s, bound = tonumber(ngx.var.request_time) or 0, 1
+    local took_s, bound = ngx.now() - call.began, 1
     while BOUNDS_S[bound] and took_s > BOUNDS_S[bound] do
       bound = bound + 1
     end
-    add("d " .. bound, 1)
-    add("s", took_s)
+    durations[bound] = (durations[bound] or 0) + 1
+    seconds = seconds + took_s
   end
 end
 
 local function hand_in()
-  local counted = pending
-  pending = {}
-  for name, value in pairs(counted) do
-    measures:incr(name, value, 0)
+  local by_label, by_bound, sum = predictions, durations, seconds
+  predictions, durations, seconds = {}, {}, 0
+  for label, counted in pairs(by_label) do
+    for outcome, count in pairs(counted) do
+      measures:incr("p " .. label .. " " .. outcome, count, 0)
+    end
   end
+  for bound, count in pairs(by_bound) do
+    measures:incr("d " .. bound, count, 0)
+  end
+  measures:incr("s", sum, 0)
 end
 
 -- Each worker calls it as it starts.
