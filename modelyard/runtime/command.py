@@ -65,7 +65,9 @@ def words(plan: Plan, port: int, layout: Layout | None = None) -> tuple[str, ...
     if plan.server == "gunicorn":
         return (*_module("gunicorn", layout), "-c", f"{layout.configuration}/{GUNICORN_NAME}", plan.target)
     address = ("--host", layout.host, "--port", str(port))
-    return (*_module("uvicorn", layout), plan.target, *address, "--timeout-keep-alive", str(KEEP_ALIVE_S), "--no-server-header")
+    # No line for each call, as with gunicorn: the output is the app's own words, and a line costs as much as a small answer.
+    quiet = ("--no-server-header", "--no-access-log")
+    return (*_module("uvicorn", layout), plan.target, *address, "--timeout-keep-alive", str(KEEP_ALIVE_S), *quiet)
 
 
 def _module(name: str, layout: Layout) -> tuple[str, ...]:

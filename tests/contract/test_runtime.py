@@ -454,6 +454,7 @@ def test_a_server_of_its_own_folder_comes_after_everything_of_the_apps(of_proces
         "--timeout-keep-alive",
         "75",
         "--no-server-header",
+        "--no-access-log",
     ]
 
 

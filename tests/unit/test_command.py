@@ -14,7 +14,7 @@ def test_gunicorn_reads_our_settings_and_not_the_apps():
 def test_uvicorn_is_told_its_port():
     told = words(Plan(server="uvicorn", target="main:api"), 9000)
     assert told[:4] == ("/env/bin/python", "-m", "uvicorn", "main:api")
-    assert told[4:] == ("--host", "127.0.0.1", "--port", "9000", "--timeout-keep-alive", "75", "--no-server-header")
+    assert told[4:] == ("--host", "127.0.0.1", "--port", "9000", "--timeout-keep-alive", "75", "--no-server-header", "--no-access-log")
 
 
 def test_a_server_of_its_own_folder_is_launched_with_that_folder_last():
