@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 import re
 import subprocess
 import sys
@@ -208,14 +209,26 @@ def test_the_engine_is_out_of_reach_of_whoever_takes_requests(stack: Stack, serv
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_restart_of_any_service_and_the_journey_goes_on(stack: Stack, owner: str, service: str) -> None:
     stack.compose("restart", service)
+    journey_goes_on(stack, owner, f"after-{service}")
 
+
+def test_all_are_restarted_one_behind_the_other_in_some_order_and_the_journey_goes_on(stack: Stack, owner: str) -> None:
+    order = random.sample(SERVICES, len(SERVICES))
+    print("restarted in this order:", *order)
+    for service in order:
+        stack.compose("restart", service)
+    journey_goes_on(stack, owner, "after-all")
+
+
+def journey_goes_on(stack: Stack, owner: str, name: str) -> None:
+    """Upload, build, call and delete a model, once everything says that it is healthy."""
     with stack.http(FRONT, owner) as http:
-        until(lambda: answers(http), f"calls are answered after {service} was started again")
+        until(lambda: answers(http), "calls are answered again")
         until(lambda: http.get("/health").json().get("status") == "healthy", "all of it is healthy")
-        taken = upload(http, f"after-{service}")
+        taken = upload(http, name)
         assert taken["status"] == "ready", taken
-        assert predict(http, f"after-{service}").json() == {"prediction": "Processed: hello", "model": "test-model"}
-        gone = http.delete(f"/models/testuser/after-{service}", params={"purge": "true"})
+        assert predict(http, name).json() == {"prediction": "Processed: hello", "model": "test-model"}
+        gone = http.delete(f"/models/testuser/{name}", params={"purge": "true"})
         assert gone.status_code in {200, 202}, gone.text
-        until(lambda: http.get(f"/models/testuser/after-{service}").status_code == 404, "it is gone")
-        until(lambda: stack.run("docker", "images", "--quiet", f"ml-models/testuser/after-{service}") == "", "and so is its image")
+        until(lambda: http.get(f"/models/testuser/{name}").status_code == 404, "it is gone")
+        until(lambda: stack.run("docker", "images", "--quiet", f"ml-models/testuser/{name}") == "", "and so is its image")
