@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -49,6 +49,14 @@ class BuildLocks:
                 return not _locked(file, fcntl.LOCK_EX)
         except FileNotFoundError:
             return False
+
+    def abandoned(self, prefix: str) -> Iterator[str]:
+        """The names, begun so, that builders held which died; each is held until the next one is asked for, and free after that."""
+        for path in sorted(self._folder.glob(f"{prefix}*{LOCK}")):
+            with suppress(FileNotFoundError), path.open("r+") as file:
+                if _locked(file, fcntl.LOCK_EX):
+                    yield path.name.removesuffix(LOCK)
+                    path.unlink(missing_ok=True)
 
 
 def _locked(file: IO[str], how: int) -> bool:

@@ -23,7 +23,7 @@ from upload_service.build_locks import BuildLocks
 from upload_service.builders import Boot, BuildError, Built, Log, Source, Unheard
 from upload_service.engine import BuildEngine
 from upload_service.environments import size_of
-from upload_service.first_boot import boot_alone, forget_boot, not_started, verify_name
+from upload_service.first_boot import VERIFY, boot_alone, forget_boot, not_started, verify_name
 from upload_service.images import Images
 from upload_service.locks import SERVER_MARK, Locks, index_words
 from upload_service.phases import Phases
@@ -195,6 +195,9 @@ class DockerBuilder:
     def sweep(self) -> int:
         """Remove containers, volumes and networks of builders that died, and pairs that they verified by."""
         removed = self._throw_aways.sweep() + self._phases.sweep()
+        for name in self._held.abandoned(VERIFY):  # its pair may be gone, and what it printed not
+            self._runtime.remove(name)
+            self._runtime.forget_logs(name)
         for each in self._runtime.actual():
             if each.role is Role.VERIFY and not self._held.is_held(each.name):
                 self._runtime.remove(each.name)

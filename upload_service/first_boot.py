@@ -12,10 +12,13 @@ from upload_service.crash_reading import read_crash
 
 SHOWN_BYTES = 8192
 
+VERIFY = "verify-"
+"""How the names of first boots begin."""
+
 
 def verify_name(version_id: str) -> str:
     """The name of the instance that a version is verified by."""
-    return f"verify-{version_id}"
+    return f"{VERIFY}{version_id}"
 
 
 def first_boot(runtime: Runtime, source: Source, built: Built, plan: Plan, log: Log) -> Boot:

@@ -80,6 +80,7 @@ class Outputs:
         if reading is not None and reading.thread is not threading.current_thread():
             reading.thread.join(SETTLE_S)
             reading.stream.close()
+            reading.thread.join(SETTLE_S)  # whoever forgets the output next would else find it again
 
     def close(self) -> None:
         """Stop reading."""

@@ -1,5 +1,6 @@
 """What the builder of images promises beside what every builder does: the same bytes, nothing of the build in them, nothing left."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -208,6 +209,20 @@ def test_what_a_dead_builder_left_is_swept_and_what_a_living_one_uses_is_not(gro
         for name in names:
             engine.remove(name)
             engine.remove_volume(name)
+
+
+def test_what_a_first_boot_printed_goes_though_its_builder_died_and_its_pair_is_gone(ground: Ground) -> None:
+    output, locks = ground.folder / "output", ground.folder / "builds" / "locks"
+    names = ["verify-of-one-that-died", "verify-of-one-that-lives"]
+    for name in names:
+        (output / f"{name}.log").write_text("its last words")
+        (locks / f"{name}.lock").touch()
+    with (locks / f"{names[1]}.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ground.builder.sweep()
+        left = [(output / f"{name}.log").exists() for name in names], [(locks / f"{name}.lock").exists() for name in names]
+    (output / f"{names[1]}.log").unlink()
+    assert left == ([False, True], [False, True])
 
 
 @pytest.mark.parametrize("user", ["65532:65532"])
