@@ -1,6 +1,7 @@
 """The bus of several processes: Kafka, with a producer that doubles nothing and one member a group."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ ROOM_BYTES = 64 * 1024
 PATIENCE_S = 10.0
 """Seconds that a record waits for its acknowledgement, and a question for its answer, before the caller is told that there is none."""
 READY_S = 2.0
+RENEW_S = 20.0
+"""How long a client may find no broker before it is replaced."""
 """Seconds that a question whether Kafka is there waits for its answer."""
 SESSION_S = 10.0
 """Seconds without a sign of life after which a member's partitions are given to others."""
@@ -43,6 +46,7 @@ class KafkaBus:
         replication: How many brokers keep each record of the topics that are made here.
         session_s: See `SESSION_S`; at least what the broker allows.
         patience_s: See `PATIENCE_S`.
+        renew_s: See `RENEW_S`.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class KafkaBus:
         replication: int = 1,
         session_s: float = SESSION_S,
         patience_s: float = PATIENCE_S,
+        renew_s: float = RENEW_S,
     ) -> None:
         self._common: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
@@ -70,6 +75,8 @@ class KafkaBus:
         self._patience_s = patience_s
         self._sending, self._making = threading.Lock(), threading.Lock()
         self._producer: Producer | None = None
+        self._silent_since: float | None = None
+        self._renew_s = renew_s
         self._topics: set[str] = set()
         self._members: dict[Subscription, GroupMember] = {}
 
@@ -89,7 +96,20 @@ class KafkaBus:
             Unavailable: `kafka_unavailable`.
         """
         with told_as_unavailable():
-            self._made_producer().list_topics(timeout=min(READY_S, self._patience_s))
+            try:
+                self._made_producer().list_topics(timeout=min(READY_S, self._patience_s))
+            except KafkaException:
+                self._renew()
+                raise
+        self._silent_since = None
+
+    def _renew(self) -> None:
+        """Make the client anew where it has heard nothing for long: one that lost its only broker was seen never to find it again."""
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= self._renew_s:
+            self._producer, self._silent_since = None, now
 
     def publish(self, records: Sequence[Record]) -> None:
         """Return when all are acknowledged; whatever is not then waits nowhere, and was given up."""
