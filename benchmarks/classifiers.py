@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from benchmarks.rounds import WrongAnswerError
@@ -37,12 +37,15 @@ def can_compare() -> bool:
     return importlib.util.find_spec("torch") is not None and MOBILENET.is_dir() and PHOTOS.is_dir()
 
 
-class Torch:
-    """Torch in a process of its own, with as many threads as it takes by itself."""
+class TorchProcess:
+    """Torch in a process of its own, with as many threads as it takes by itself; each line asks it for something.
 
-    def __init__(self) -> None:
-        self._words = [sys.executable, str(Path(__file__).with_name("torch_classifier.py")), str(MOBILENET), str(APPS / "mobilenet")]
-        self._words += [str(PHOTOS / name) for name in LABELS]
+    Args:
+        words: The script and what it is given.
+    """
+
+    def __init__(self, *words: str) -> None:
+        self._words = [sys.executable, *words]
 
     def __enter__(self) -> Self:
         ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -56,17 +59,29 @@ class Torch:
                 end.close()
         self._process.wait(60)
 
+    def ask_line(self, line: str) -> dict[str, Any]:
+        """What it answers; empty where it has ended."""
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return dict(json.loads(self._process.stdout.readline() or "{}"))
+
+
+class Torch(TorchProcess):
+    """The classifier in torch."""
+
+    def __init__(self) -> None:
+        script = str(Path(__file__).with_name("torch_classifier.py"))
+        super().__init__(script, str(MOBILENET), str(APPS / "mobilenet"), *(str(PHOTOS / name) for name in LABELS))
+
     def classify(self, batch: int, images: int) -> float:
         """The seconds for so many images.
 
         Raises:
             WrongAnswerError: A label was not the expected one.
         """
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
-        self._process.stdin.write(json.dumps({"batch": batch, "images": images}) + "\n")
-        self._process.stdin.flush()
-        told = json.loads(self._process.stdout.readline() or "{}")
+        told = self.ask_line(json.dumps({"batch": batch, "images": images}))
         if told.get("labels") != list(LABELS.values())[:images]:
             raise WrongAnswerError(f"torch says {told}")
         return float(told["seconds"])

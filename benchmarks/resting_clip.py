@@ -1,15 +1,12 @@
 """The built-in CLIP at its full size: what an instance has in memory, and how long it takes from stopped, frozen and running, against torch."""
 
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from benchmarks.classifiers import can_compare, memory_mb
+from benchmarks.classifiers import TorchProcess, can_compare, memory_mb
 from benchmarks.ground import OWNER, Server
 from benchmarks.images import AT_REST_S, COLD, ENDS_SOON, FREEZES, FREEZES_SOON, at_rest, instance_pids, served
 from benchmarks.result import Result
@@ -28,35 +25,17 @@ PREPARED = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
-_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
-class TorchClip:
-    """Torch in a process of its own."""
+class TorchClip(TorchProcess):
+    """CLIP in torch."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self._words = [sys.executable, SCRIPT, str(checkpoint), str(APPS / "clip"), ",".join(LABELS)]
-        self._words += [str(PHOTOS / name) for name in PHOTOGRAPHS]
-
-    def __enter__(self) -> Self:
-        ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(self._words, **ends, text=True, env=os.environ | _PATIENT)
-        self.pid = self._process.pid
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for end in (self._process.stdin, self._process.stdout):
-            if end is not None:
-                end.close()
-        self._process.wait(60)
+        super().__init__(SCRIPT, str(checkpoint), str(APPS / "clip"), ",".join(LABELS), *(str(PHOTOS / name) for name in PHOTOGRAPHS))
 
     def ask(self, images: int) -> tuple[float, list[str]]:
         """The seconds for so many photographs, and the label of each."""
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
-        self._process.stdin.write(f"{images}\n")
-        self._process.stdin.flush()
-        told = json.loads(self._process.stdout.readline())
+        told = self.ask_line(str(images))
         return float(told["seconds"]), list(told["labels"])
 
 
