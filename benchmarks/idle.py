@@ -7,17 +7,13 @@ from pathlib import Path
 
 import httpx2
 from parts import postgres
+from parts.registered import register
 
 from benchmarks.ground import BODY, OWNER, Server, app_zip, wait_until
 from benchmarks.result import Result
 from benchmarks.rounds import Figures, Measured, measure
-from modelyard.domain.ids import label, new_id
-from modelyard.domain.plan import Plan
-from modelyard.domain.states import BuildState, InstanceState, VersionState
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
-from modelyard.store.row import Row
-from modelyard.store.tables import BuildRow, InstanceRow, ModelRow, VersionRow
 
 MODELS, FEW = 10_000, 10
 WINDOW_S = 5.0
@@ -66,33 +62,8 @@ def _registered(folder: Path, cache: Path, models: int, server: postgres.Postgre
         running.upload(NAME, app_zip(MODEL))
         running.predict(NAME)
         database = held.enter_context(closing(Database(url or sqlite_url(running.data / "modelyard.db"), Doorbell())))
-        with database.write() as session:
-            for kind in zip(*(_rows(f"registered-{n}") for n in range(models)), strict=True):
-                session.add_all(kind)
-                session.flush()
+        register(database, OWNER, models)
         yield running
-
-
-def _rows(name: str) -> tuple[Row, ...]:
-    """What is kept of a model that was built, has run, and stopped; what is referred to comes first."""
-    model_id, version_id, now = new_id(), new_id(), time.time()
-    version = VersionRow(id=version_id, model_id=model_id, number=1, sha256="ab" * 32, size_bytes=1, since=now, created_at=now)
-    version.plan, version.runtime = Plan(server="gunicorn", target="app:app").model_dump(mode="json"), "process"
-    version.state, version.reference = VersionState.READY, f"env-{version_id}"
-    return (
-        ModelRow(id=model_id, owner=OWNER, name=name, label=label(name, model_id), created_at=now, newest=1),
-        version,
-        BuildRow(id=new_id(), version_id=version_id, state=BuildState.SUCCEEDED, since=now, created_at=now, attempts=1, steps={}),
-        InstanceRow(
-            name=f"app-{version_id}",
-            model_id=model_id,
-            version_id=version_id,
-            number=1,
-            wanted=True,
-            state=InstanceState.STOPPED,
-            since=now,
-        ),
-    )
 
 
 def _figures(server: Server) -> Figures:

@@ -19,6 +19,7 @@ from docker import APIClient
 from docker.utils import kwargs_from_env
 from history.clients import upload as upload_of
 from local_stack import ANSWER_S, AUTH, BUILT_S, FRONT, ROOT, SERVICES, UPLOAD, Service, Stack, running
+from parts.registered import register
 from stack_commands import by_command_line
 from stack_kills import stack_ground
 from stack_pages import by_browser
@@ -26,12 +27,16 @@ from stack_traffic import traffic
 from test_journey import guide_zip
 from yard import until
 
+from modelyard.store.database import Database
+from modelyard.store.doorbell import Doorbell
+
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 FIELDS = ["upload_id", "username", "model_name", "description", "docker_image", "docker_container_id", "status"]
 ENGINE = "/var/run/docker.sock"
 NOT_READY = 5
 GUIDE = guide_zip()
+ROUTES = 1000
 VERSIONS = 5
 """Uploads of one model, where services are killed."""
 
@@ -147,14 +152,28 @@ def test_versions_take_over_under_load_and_no_call_fails(stack: Stack, jwt: str,
     assert all(caller.came == sorted(caller.came) for caller in callers)
 
 
-def test_a_gateway_that_was_killed_knows_all_routes_again(stack: Stack, jwt: str) -> None:
-    with stack.http(FRONT, jwt) as http, closing(APIClient(**kwargs_from_env(), version="auto")) as engine:
-        assert predict(http, "test-model").status_code == 200
-        gateway = Service(engine, stack, "gateway")
-        gateway.kill()
+def test_a_gateway_that_was_killed_knows_a_thousand_routes_again(stack: Stack, jwt: str) -> None:
+    access = "/models/testuser/test-model/access"
+    with (
+        stack.http(FRONT, jwt) as http,
+        closing(APIClient(**kwargs_from_env(), version="auto")) as engine,
+        closing(Database(stack.database_url(), Doorbell())) as database,
+    ):
+        register(database, "registered", ROUTES)
+        # Routes are written in the order in which access was changed: this one last.
+        http.put(access, json={"public": True, "users": []}).raise_for_status()
+        until(
+            lambda: httpx2.post(f"{FRONT}/m/testuser/test-model/predict", json={"input": "hello"}, timeout=ANSWER_S).status_code == 200,
+            "all routes are written",
+        )
+        http.put(access, json={"public": False, "users": []}).raise_for_status()
+        Service(engine, stack, "gateway").kill()
         began = time.monotonic()
         until(lambda: answers(http), "calls are answered again")
         print(f"a killed gateway answered again after {time.monotonic() - began:.2f} s")
+    told = [json.loads(line) for line in stack.compose("logs", "--no-log-prefix", "runner").splitlines() if "knows all routes" in line]
+    # It takes them all or none: whoever answers one call knows each of them.
+    assert told[-1]["routes"] > ROUTES
 
 
 def test_no_field_of_a_callers_says_where_they_call_from(stack: Stack) -> None:
