@@ -15,7 +15,7 @@ OWNED: Mapping[str, tuple[str, ...]] = {
         r"/\.well-known/jwks\.json",
     ),
     "inference": (r"/models/[^/]+/[^/]+/logs",),
-    "upload": (r"/", r"/upload(?:/.*)?", r"/models/.*", r"/console/.*", r"/builds/.*", r"/events"),
+    "upload": (r"/", r"/upload(?:/.*)?", r"/models(?:/.*)?", r"/console/.*", r"/builds/.*", r"/events"),
 }
 """Patterns of whole paths, decoded; the first role with one that fits is the owner."""
 _PATTERNS = [(role, re.compile("|".join(patterns), re.DOTALL)) for role, patterns in OWNED.items()]

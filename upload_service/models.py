@@ -29,21 +29,25 @@ class ModelViews:
                 raise NotFound
             return views.upload(found, _serving(session, found), duplicate=True if receipt.duplicate else None)
 
-    def of(self, caller: Principal, owner: str, limit: int, cursor: str) -> tuple[Models, str]:
+    def of(self, caller: Principal, owner: str | None, limit: int, cursor: str) -> tuple[Models, str]:
         """One page of the owner's models, and the cursor of the next; empty where this is the last.
+
+        Args:
+            owner: None: every owner that the caller sees.
 
         Raises:
             Invalid: `cursor_invalid`.
             NotFound: They are not the caller's to see, or there is no such owner.
         """
-        after = place_of(cursor, _name) if cursor else ""
+        after = place_of(cursor, _model) if cursor else ("", "")
         with self._database.read() as session:
-            found = repository.by_owner(session, owner, caller.sees, after, limit + 1)
-            if not found and caller.sees not in {None, owner}:
+            found = repository.page(session, owner, caller.sees, after, limit + 1)
+            if not found and owner and caller.sees not in {None, owner}:
                 raise NotFound
             page = found[:limit]
             shown = Models(models=[views.upload(each, _serving(session, each)) for each in page])
-            return shown, cursor_of(page[-1].model.name) if len(found) > limit else ""
+            last = page[-1].model if len(found) > limit else None
+            return shown, cursor_of(f"{last.owner}/{last.name}") if last else ""
 
     def one(self, caller: Principal, owner: str, name: str) -> Model:
         """One model with its versions."""
@@ -75,7 +79,8 @@ def _serving(session: Session, found: Versioned) -> int | None:
     return serving.number if serving else None
 
 
-def _name(text: str) -> str:
-    if not is_name(text):
+def _model(text: str) -> tuple[str, str]:
+    owner, _, name = text.partition("/")
+    if not (is_name(owner) and is_name(name)):
         raise ValueError(text)
-    return text
+    return owner, name

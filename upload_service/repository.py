@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from modelyard.domain import causes
@@ -130,17 +130,22 @@ def by_build(session: Session, build_id: str, sees: str | None) -> Versioned | N
     return Versioned(*found) if found else None
 
 
-def by_owner(session: Session, owner: str, sees: str | None, after: str, limit: int) -> list[Versioned]:
-    """The newest version of each of the owner's models, by name: at most `limit`, behind the name `after`."""
-    newest = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state.not_in(GONE))
-    top = newest.group_by(VersionRow.model_id).subquery()
-    rows = session.execute(
+def newest_versions(sees: str | None, after: tuple[str, str]) -> Select[ModelRow, VersionRow]:
+    """The newest version of each model, by owner and name, behind those of the model `after`."""
+    alive = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state.not_in(GONE))
+    top = alive.group_by(VersionRow.model_id).subquery()
+    return (
         _versions(sees)
         .join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
-        .where(ModelRow.owner == owner, ModelRow.name > after)
-        .order_by(ModelRow.name)
-        .limit(limit)
-    ).all()
+        .where(tuple_(ModelRow.owner, ModelRow.name) > tuple_(*after))
+        .order_by(ModelRow.owner, ModelRow.name)
+    )
+
+
+def page(session: Session, owner: str | None, sees: str | None, after: tuple[str, str], limit: int) -> list[Versioned]:
+    """As `newest_versions`, at most `limit`, of one owner or of all, each with its build."""
+    newest = newest_versions(sees, after)
+    rows = session.execute((newest.where(ModelRow.owner == owner) if owner else newest).limit(limit)).all()
     return [Versioned(model, version, newest_build(session, version.id)) for model, version in rows]
 
 

@@ -29,6 +29,8 @@ from upload_service.waiting import Waiting
 
 MOST_WAIT_S = 300
 MOST_LISTED = 100
+Limit = Annotated[int, Query(ge=1, le=MOST_LISTED)]
+"""The most that one page of a list holds."""
 _LINE = re.compile(r"[0-9]{1,9}")
 _TEXT = {"type": "string"}
 _UPLOAD_FORM = {
@@ -104,18 +106,18 @@ def _upload_routes(router: APIRouter, doors: Doors) -> None:
 
 
 def _model_routes(router: APIRouter, doors: Doors) -> None:
+    @router.get("/models", dependencies=[requires(Action.READ)])
+    def list_all_models(response: Response, caller: Caller, limit: Limit = MOST_LISTED, cursor: str = "") -> Models:
+        """The caller's models, an administrator's everybody's, by owner and name; in pages as those of one user."""
+        listed, following = doors.models.of(caller, None, limit, cursor)
+        _lead_on(response, "/models", limit, following)
+        return listed
+
     @router.get("/models/{username}", dependencies=[requires(Action.READ)])
-    def list_models(
-        response: Response,
-        username: str,
-        caller: Caller,
-        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
-        cursor: str = "",
-    ) -> Models:
+    def list_models(response: Response, username: str, caller: Caller, limit: Limit = MOST_LISTED, cursor: str = "") -> Models:
         """The user's models by name, the newest upload of each; `Link: rel="next"` leads on where there are more."""
         listed, following = doors.models.of(caller, username, limit, cursor)
-        if following:
-            response.headers["link"] = f'</models/{username}?limit={limit}&cursor={following}>; rel="next"'
+        _lead_on(response, f"/models/{username}", limit, following)
         return listed
 
     @router.get("/models/{username}/{model_name}", dependencies=[requires(Action.READ)])
@@ -171,7 +173,7 @@ def _event_routes(router: APIRouter, doors: Doors) -> None:
         request: Request,
         caller: Caller,
         after: str = "",
-        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+        limit: Limit = MOST_LISTED,
         last_event_id: Annotated[str, Header()] = "",
     ) -> Response:
         """What happened to the caller's models; with `Accept: text/event-stream` live, resuming behind `Last-Event-ID`."""
@@ -203,6 +205,12 @@ async def _events(doors: Doors, caller: Principal, build_id: str, after: int) ->
     except NotFound:
         return  # it was deleted while it was followed
     yield format_sse_event(event="end", data_str=end.model_dump_json())
+
+
+def _lead_on(response: Response, path: str, limit: int, following: str) -> None:
+    """Name the next page, where the list has one."""
+    if following:
+        response.headers["link"] = f'<{path}?limit={limit}&cursor={following}>; rel="next"'
 
 
 async def _deleted(doors: Doors, begun: Deletion) -> Response:

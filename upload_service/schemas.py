@@ -43,7 +43,7 @@ class Upload(_Body):
 
 
 class Models(_Body):
-    """The models of one user, the newest upload of each."""
+    """Models by owner and name, the newest upload of each."""
 
     models: list[Upload]
 

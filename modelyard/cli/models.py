@@ -15,18 +15,17 @@ if TYPE_CHECKING:
 
 
 def list_models(invocation: Invocation) -> None:
-    """List your models, or those of another owner.
+    """List your models, as an administrator everybody's; or those of one owner.
 
     Examples:
       modelyard list
       modelyard list --owner testuser --json
     """
     with invocation.connect() as client:
-        rows = client.models(invocation.username)
+        rows = client.models(invocation.owner)
     if not rows:
-        invocation.screen.say(
-            f"{invocation.username} has no models yet. Try: modelyard upload DIR, or of somebody else: modelyard list --owner NAME"
-        )
+        whose = f"{invocation.owner} has" if invocation.owner else "You see"
+        invocation.screen.say(f"{whose} no models yet. Try: modelyard upload DIR")
     columns = ("model", "version", "status", "created", "description")
     invocation.screen.table([row.model_dump(mode="json") for row in rows], columns, [_cells(row) for row in rows])
 

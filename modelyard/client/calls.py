@@ -78,9 +78,10 @@ class Client(AccountCalls):
             )
         return Upload.model_validate_json(answer.content)
 
-    def models(self, username: str) -> list[ModelRow]:
-        """All models of a user, over all pages of the list."""
-        return [ModelRow.model_validate(row) for row in self._list(f"/models/{quote(username, safe='')}", "models")]
+    def models(self, username: str | None = None) -> list[ModelRow]:
+        """All models of a user, over all pages of the list; without a name yours, and for administrators everybody's."""
+        path = "/models" if username is None else f"/models/{quote(username, safe='')}"
+        return [ModelRow.model_validate(row) for row in self._list(path, "models")]
 
     def model(self, username: str, name: str) -> Model:
         """One model with its versions."""

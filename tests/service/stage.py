@@ -81,6 +81,16 @@ def app_zip(name: str = "fruit", requirements: str = "flask==3.0.0\n") -> bytes:
     return zipped({"app.py": APP + f"NAME = {name!r}\n".encode(), "requirements.txt": requirements.encode()})
 
 
+def pages(client: TestClient, path: str) -> list[list[str]]:
+    """The models of a list, `owner/name`, page by page."""
+    seen = []
+    while path:
+        answer = client.get(path)
+        seen.append([f"{each['username']}/{each['model_name']}" for each in answer.json()["models"]])
+        path = answer.links["next"]["url"] if "link" in answer.headers else ""
+    return seen
+
+
 def until(look: Callable[[], T], what: str) -> T:
     """What `look` gives, as soon as it is true; fails once the time is over."""
     end = time.monotonic() + DEADLINE_S

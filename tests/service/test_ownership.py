@@ -1,8 +1,10 @@
 """Whose an upload becomes, and that a select for a caller never finds what is not theirs."""
 
+from itertools import product
+
 import pytest
 from sqlalchemy import select
-from stage import Stage, app_zip, form
+from stage import Stage, app_zip, form, pages
 
 from modelyard.domain.accounts import AccountState, Role
 from modelyard.store import accounts, catalog
@@ -102,6 +104,19 @@ def test_models_of_a_name_that_nobody_has(stage: Stage) -> None:
     assert mia.get("/models/ada").status_code == 404
 
 
+def test_a_list_of_all_models_is_of_those_that_its_caller_sees(stage: Stage) -> None:
+    mia = stage.client(stage.member.text)
+    for owner, name in product(("ada", "bob", "mia"), ("fruit", "pears")):
+        stage.ready(name, app_zip(owner + name), owner=owner)
+
+    everybody_s = pages(stage.http, "/models?limit=4")
+    assert everybody_s == [["ada/fruit", "ada/pears", "bob/fruit", "bob/pears"], ["mia/fruit", "mia/pears"]]
+    assert pages(mia, "/models?limit=1") == [["mia/fruit"], ["mia/pears"]]
+    assert mia.get("/models").json() == mia.get("/models/mia").json()
+    beyond = stage.http.get("/models?limit=1").links["next"]["url"]
+    assert pages(mia, beyond) == [["mia/fruit"], ["mia/pears"]], "the mark in another's list leads to nothing of theirs"
+
+
 def test_every_select_for_a_caller_finds_their_own_and_nothing_else(stage: Stage) -> None:
     taken = stage.ready(owner="mia")
     with stage.database.write() as session:
@@ -110,7 +125,8 @@ def test_every_select_for_a_caller_finds_their_own_and_nothing_else(stage: Stage
                 repository.by_id(session, taken["id"], sees) is not None,
                 repository.by_build(session, taken["build_id"], sees) is not None,
                 bool(repository.by_name(session, "mia", "fruit", sees)),
-                bool(repository.by_owner(session, "mia", sees, "", 10)),
+                bool(repository.page(session, "mia", sees, ("", ""), 10)),
+                bool(repository.page(session, None, sees, ("", ""), 10)),
                 repository.find_model(session, "mia", "fruit", sees) is not None,
                 repository.lock_version(session, taken["id"], sees) is not None,
                 catalog.model_of(session, "mia", "fruit", sees) is not None,

@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, {"status": "healthy", "service": "upload_service"})
             case "POST", ["upload"]:
                 self._send(202, row(_field(asked, "username"), _field(asked, "model_name"), **yard.upload))
-            case "GET", ["models", username]:
+            case "GET", ["models", *username] if len(username) < 2:
                 self._send_page(yard, username, int(asked.query.get("cursor", ["0"])[0]))
             case "GET", ["models", username, name]:
                 found = [each for each in yard.models if (each["username"], each["model_name"]) == (username, name)]
@@ -138,11 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _send_page(self, yard: Yard, username: str, start: int) -> None:
-        mine = [each for each in yard.models if each["username"] == username]
-        end = start + yard.page
+    def _send_page(self, yard: Yard, username: list[str], start: int) -> None:
+        mine = [each for each in yard.models if not username or [each["username"]] == username]
+        end, path = start + yard.page, "/".join(["models", *username])
         # The link names a foreign host on purpose: a client follows its path only.
-        following = {"Link": f'<http://elsewhere.test/models/{username}?cursor={end}>; rel="next"'} if end < len(mine) else {}
+        following = {"Link": f'<http://elsewhere.test/{path}?cursor={end}>; rel="next"'} if end < len(mine) else {}
         self._send(200, {"models": mine[start:end]}, following)
 
     def _send_log(self, yard: Yard, asked: Seen) -> None:

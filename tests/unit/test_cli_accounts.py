@@ -78,8 +78,8 @@ def test_a_log_in_is_kept_for_its_user_alone_and_speaks_for_them(at: Run, yard: 
     assert stat.S_IMODE(log_ins.parent.stat().st_mode) == 0o700
     assert PASSWORD not in log_ins.read_text()
     assert PASSWORD not in told.output
-    assert at("list").exit_code == 0
-    assert yard.last("GET").path == "/models/ada", "the default owner is whoever is logged in"
+    assert at("show", "fruit").exit_code == 0
+    assert yard.last("GET").path == "/models/ada/fruit", "the default owner is whoever is logged in"
     assert at("token").stdout == "access-1\n"
 
 
@@ -140,7 +140,7 @@ def test_a_log_in_that_has_ended_is_told_with_the_command_that_mends_it(logged_i
 
 def test_a_server_that_is_ill_does_not_end_a_log_in(logged_in: Run, yard: Yard, log_ins: Path) -> None:
     before = log_ins.read_text()
-    yard.refusals["GET", "/models/ada"] = problem(503, "unavailable")
+    yard.refusals["GET", "/models"] = problem(503, "unavailable")
 
     assert logged_in("list").exit_code == 5
     assert log_ins.read_text() == before
@@ -192,13 +192,30 @@ def test_the_owner_s_key_is_shown_to_no_other_server(here: Run, yard: Yard) -> N
 def test_on_the_machine_with_the_data_folder_the_default_owner_is_the_local_user(here: Run, yard: Yard) -> None:
     yard.models = [row("local")]
 
-    assert "local/fruit" in here("list").stdout
-    assert [each.path for each in yard.seen] == ["/models/local"]
+    assert "local/fruit" in here("show", "fruit").stdout
+    assert [each.path for each in yard.seen] == ["/models/local/fruit"]
+
+
+def test_a_list_is_of_all_models_that_the_caller_sees_unless_an_owner_is_named(here: Run, yard: Yard) -> None:
+    yard.models = [row("ada"), row("bob")]
+
+    told = here("list")
+
+    assert [line.split()[0] for line in told.stdout.splitlines()] == ["MODEL", "ada/fruit", "bob/fruit"]
+    assert "ada/fruit" not in here("list", "--owner", "bob").stdout
+    assert [each.path for each in yard.seen] == ["/models", "/models/bob"]
+
+
+def test_a_list_of_nothing_says_how_it_begins(here: Run, yard: Yard) -> None:
+    yard.models = []
+
+    assert "You see no models yet. Try: modelyard upload DIR" in here("list").stderr
+    assert "bob has no models yet." in here("list", "--owner", "bob").stderr
 
 
 def test_a_token_that_was_named_says_who_the_default_owner_is(at: Run, yard: Yard) -> None:
-    assert at("list", "--token", KEY).exit_code == 0
-    assert [each.path for each in yard.seen] == ["/auth/me", "/models/ada"]
+    assert at("show", "fruit", "--token", KEY).exit_code == 0
+    assert [each.path for each in yard.seen] == ["/auth/me", "/models/ada/fruit"]
 
 
 def test_a_key_for_calls_alone_needs_the_owner_to_be_named(at: Run, yard: Yard) -> None:

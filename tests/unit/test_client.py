@@ -107,6 +107,14 @@ def test_all_pages_of_a_list_are_read_and_a_foreign_next_link_gets_no_token(clie
     assert [each.query.get("cursor") for each in yard.seen] == [None, ["2"], ["4"]]
 
 
+def test_without_a_name_the_list_is_of_all_models_that_the_caller_sees(client: Client, yard: Yard) -> None:
+    yard.models = [row(username) for username in ("ada", "bob", "eve")]
+    yard.page = 2
+
+    assert [each.username for each in client.models()] == ["ada", "bob", "eve"]
+    assert {each.path for each in yard.seen} == {"/models"}
+
+
 def test_one_model_comes_with_its_versions(client: Client) -> None:
     model = client.model("ada", "fruit")
 

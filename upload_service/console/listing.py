@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from modelyard.domain.errors import NotFound
@@ -12,11 +11,10 @@ from modelyard.domain.states import InstanceState, VersionState
 from modelyard.domain.weights import ENTRIES, Entry
 from modelyard.store import catalog
 from modelyard.store.database import Database
-from modelyard.store.ownership import owned_by
 from modelyard.store.tables import ModelRow, VersionRow
 from modelyard.web.access import Principal, authorize
 from upload_service import views
-from upload_service.repository import GONE
+from upload_service.repository import newest_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Listings:
         if owner:
             authorize(caller, owner)
         with self._database.read() as session:
-            found = session.execute(_newest(owner or caller.sees, _mark(after)).limit(limit + 1)).all()
+            found = session.execute(newest_versions(owner or caller.sees, _mark(after)).limit(limit + 1)).all()
             models = [_listed(session, model, version) for model, version in found[:limit]]
         last = models[-1] if len(found) > limit else None
         return Listing(models, f"{last.owner}/{last.name}" if last else "")
@@ -79,18 +77,6 @@ def _mark(after: str) -> tuple[str, str]:
     if after and not (is_name(owner) and is_name(name)):
         raise NotFound
     return owner, name
-
-
-def _newest(sees: str | None, after: tuple[str, str]) -> Select[ModelRow, VersionRow]:
-    alive = select(VersionRow.model_id, func.max(VersionRow.number).label("number")).where(VersionRow.state.not_in(GONE))
-    top = alive.group_by(VersionRow.model_id).subquery()
-    return (
-        select(ModelRow, VersionRow)
-        .join(VersionRow, VersionRow.model_id == ModelRow.id)
-        .join(top, (top.c.model_id == VersionRow.model_id) & (top.c.number == VersionRow.number))
-        .where(owned_by(ModelRow.owner, sees), tuple_(ModelRow.owner, ModelRow.name) > tuple_(*after))
-        .order_by(ModelRow.owner, ModelRow.name)
-    )
 
 
 def _listed(session: Session, model: ModelRow, version: VersionRow) -> Listed:
