@@ -14,7 +14,7 @@ from gateway.relay import Relays
 from gateway.settings import DoorSettings
 from gateway.upstream import Upstream
 from gateway.way import Passage, Way
-from modelyard.domain.errors import Forbidden, Malformed
+from modelyard.domain.errors import Forbidden, Malformed, NotServed
 from modelyard.run.tracing import Kind, span
 from modelyard.runtime.routes import Activation, Route
 
@@ -45,7 +45,8 @@ class FrontDoor(Generic[P]):
 
     Args:
         routes: The table that the runner writes.
-        admit: The model's route where this caller may call it, or the error of who may not, which starts nothing.
+        admit: The model's route where this caller may call it, or the error of who may not, which starts nothing; `NotServed` where
+            they may know why there is none.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class FrontDoor(Generic[P]):
         """Answer one call, or carry one WebSocket.
 
         Raises:
-            ModelyardError: Malformed, Unauthenticated, NotFound, Forbidden, TooLarge, NotReady, BadAnswer or TooSlow.
+            ModelyardError: Malformed, Unauthenticated, NotFound, Forbidden, Conflict, TooLarge, NotReady, BadAnswer or TooSlow.
         """
         label = scope["state"].get("label")
         target = parse_target(scope["raw_path"]) if label is None else parse_own_target(label, scope["raw_path"])
@@ -97,7 +98,11 @@ class FrontDoor(Generic[P]):
             # Also for what is none: whether a model is there must not be told by what is asked.
             state["principal"] = await identify(route.model_id if route else "")
         owner, name = (route.owner, route.name) if route else key
-        return self._admit(state["principal"], owner, name, route)
+        try:
+            return self._admit(state["principal"], owner, name, route)
+        except NotServed:
+            await self._activation.explain(owner, name)
+            raise
 
     async def _look_up(self, key: Key) -> Route | None:
         if self._routes.is_absent(key):

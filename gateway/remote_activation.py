@@ -72,6 +72,14 @@ class RemoteActivation:
         """
         return (await self._ask("GET", "/labelled", FOUND, label=label)).route
 
+    async def explain(self, owner: str, name: str) -> None:
+        """See `Activation.explain`.
+
+        Raises:
+            Unavailable: `runner_away`.
+        """
+        await self._ask("GET", "/absence", FOUND, owner=owner, name=name)
+
     async def activate(self, model_id: str) -> Activated:
         """See `Activation.activate`."""
         loop = asyncio.get_running_loop()

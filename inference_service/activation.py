@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from inference_service.instances import Instances
 from inference_service.lifecycle import Lifecycle
-from inference_service.routing import cold_route, route
+from inference_service.routing import cold_route, not_served, route
 from modelyard.domain.errors import NotReady
 from modelyard.domain.states import InstanceState
 from modelyard.run import metrics
@@ -67,6 +67,10 @@ class Starter:
         """As `lookup`, by the label of the model's own host."""
         look: Callable[[Session], ServingVersion | None] = lambda session: catalog.serving_by_label(session, label)  # noqa: E731
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._lookup, look)
+
+    async def explain(self, owner: str, name: str) -> None:
+        """Raise why no version of that name serves, where there is such a model."""
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._explain, owner, name)
 
     async def activate(self, model_id: str) -> Activated:
         """The running route; the first caller begins the start, the others join it."""
@@ -137,6 +141,12 @@ class Starter:
                 return None
             running = catalog.instance_state(session, version.version_id) is InstanceState.RUNNING
         return route(version, self._instances.where(version), RouteState.RUNNING) if running else cold_route(version)
+
+    def _explain(self, owner: str, name: str) -> None:
+        with self._database.read() as session:
+            found = catalog.unserved(session, owner, name)
+        if found is not None:
+            raise not_served(owner, name, found)
 
 
 class _Slot:

@@ -46,12 +46,18 @@ def asked_by_the_door(activation: Activation) -> Asgi:
     async def look_up_label(request: Request) -> Response:
         return _json(FOUND.dump_json(Found(await activation.lookup_label(request.query_params["label"]))))
 
+    async def explain(request: Request) -> Response:
+        words = request.query_params
+        await activation.explain(words["owner"], words["name"])
+        return _json(FOUND.dump_json(Found(None)))
+
     async def activate(request: Request) -> Response:
         return _json(ACTIVATED.dump_json(await activation.activate(request.query_params["model"])))
 
     addresses = [
         Address("/route", look_up, methods=["GET"]),
         Address("/labelled", look_up_label, methods=["GET"]),
+        Address("/absence", explain, methods=["GET"]),
         Address("/activate", activate, methods=["POST"]),
     ]
     app = Starlette(routes=addresses, exception_handlers={ModelyardError: _carry})

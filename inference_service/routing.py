@@ -1,14 +1,18 @@
-"""Routes: a pure function of a version and of where it runs."""
+"""Routes: a pure function of a version and of where it runs; and what is said where there is none."""
 
 from inference_service.instances import Running
+from modelyard.domain.errors import Conflict, ModelyardError, NotReady
 from modelyard.domain.ids import instance_name
+from modelyard.domain.states import VersionState
 from modelyard.runtime.routes import Route, RouteState
-from modelyard.store.catalog import ServingVersion
+from modelyard.store.catalog import ServingVersion, Unserved
 
 OUR_KEEP_ALIVE_S = 30.0
 """Servers that we start keep idle connections for 75 s."""
 FOREIGN_KEEP_ALIVE_S = 1.0
 """Others may close an idle connection at any time; most keep it for some seconds."""
+BUILDING_S = 2
+"""When a call of a model that is being built may come again: builds take from some seconds to minutes."""
 NOWHERE = Running(0, "127.0.0.1", 0)
 
 
@@ -39,3 +43,15 @@ def route(version: ServingVersion, running: Running, state: RouteState) -> Route
 def cold_route(version: ServingVersion) -> Route:
     """The route of a version that must be started first."""
     return route(version, NOWHERE, RouteState.COLD)
+
+
+def not_served(owner: str, name: str, version: Unserved) -> ModelyardError:
+    """The error of a call of a model that no version serves, for whoever may know its state."""
+    state: dict[str, str | int | None] = {"state": version.state, "version": version.number}
+    build = f"the build of version {version.number} of {owner}/{name}"
+    if version.state in {VersionState.FAILED, VersionState.CANCELLED}:
+        ended = "has failed" if version.state is VersionState.FAILED else "was cancelled"
+        mend = f"See the build's log: modelyard build-log {owner}/{name}, then upload the model again."
+        return Conflict("model_not_built", f"No version serves: {build} {ended}.", mend, extra={**state, "reason": version.reason})
+    mend = "Call again after the pause."
+    return NotReady("model_building", f"No version serves yet: {build} goes on.", mend, extra=state, retry_after_s=BUILDING_S)

@@ -96,6 +96,10 @@ class NotFound(ModelyardError):
         super().__init__("not_found", "There is nothing here.", "Check the address, or list what you have with `modelyard list`.")
 
 
+class NotServed(NotFound):
+    """As `NotFound`, of a model's address that no version serves, for whoever may know why: its owner, and administrators."""
+
+
 class WrongMethod(ModelyardError):
     """The address is known, and this cannot be done to it."""
 

@@ -123,6 +123,14 @@ class Activation(Protocol):
     async def lookup_label(self, label: str) -> Route | None:
         """As `lookup`, by the label of the model's own host."""
 
+    async def explain(self, owner: str, name: str) -> None:
+        """Return where there is no such model; it is asked for those who may know more than that.
+
+        Raises:
+            NotReady: `model_building`, no version of it is ready yet.
+            Conflict: `model_not_built`, none will be ready without a new upload.
+        """
+
     async def activate(self, model_id: str) -> Activated:
         """A running route; all callers of a model share one start. Waits without holding a thread.
 

@@ -13,6 +13,7 @@ from modelyard.store.tables import InstanceRow, ModelRow, ShareRow, VersionRow
 
 _AT_ONCE = 500
 _GONE = (VersionState.DELETING, VersionState.DELETED)
+_ENDED = (VersionState.FAILED, VersionState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,23 @@ def serving_version_id(session: Session, model_id: str) -> str | None:
 def serving_by_label(session: Session, label: str) -> ServingVersion | None:
     """As `serving_by_name`, by the label of the model's own host."""
     return _serving(session, _ready_versions().where(ModelRow.label == label))
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """The version that stands for a model which none serves: the newest that may still become ready, else the newest."""
+
+    number: int
+    state: VersionState
+    reason: str | None
+
+
+def unserved(session: Session, owner: str, name: str) -> Unserved | None:
+    """What there is of a model that `serving_by_name` does not find; None where there is nothing of it."""
+    kept = select(VersionRow).join(ModelRow, VersionRow.model_id == ModelRow.id).where(VersionRow.state.not_in(_GONE))
+    named = kept.where(ModelRow.owner == owner, ModelRow.name == name)
+    found = session.scalars(named.order_by(VersionRow.state.in_(_ENDED), VersionRow.number.desc()).limit(1)).first()
+    return Unserved(found.number, VersionState(found.state), found.reason) if found else None
 
 
 def with_access(session: Session, version: ServingVersion) -> ServingVersion:

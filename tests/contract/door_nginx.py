@@ -78,10 +78,10 @@ class Knowing:
         principal = Principal(username, Role.MEMBER, frozenset({"predict"}), f"id-{username}", own)
         return Known(principal, time.time() + 10.0, Ground(float("inf"), f"account:id-{username}", 0, own))
 
-    def server(self, username: str, session: str, model_id: str = "model-1") -> Server:
+    def server(self, username: str, session: str, model_id: str = "model-1", role: Role = Role.MEMBER) -> Server:
         """What an attack on the door may know of it."""
         now = time.time()
-        claims = Claims(f"id-{username}", username, Role.MEMBER, frozenset({"predict"}), 0, session, now + 600)
+        claims = Claims(f"id-{username}", username, role, frozenset({"predict"}), 0, session, now + 600)
         cookie = replace(claims, scopes=frozenset(), model_id=model_id)
         told = {API: payload_of(claims, API, now), APP_HOST: payload_of(cookie, APP_HOST, now)}
         return Server(self.key, "now", self.retired, "before", now, told)

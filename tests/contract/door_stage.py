@@ -17,7 +17,7 @@ from websockets.sync.server import ServerConnection
 from gateway.door_routes import FrontDoorRoutes
 from gateway.front_door import FrontDoor
 from gateway.settings import DoorSettings
-from modelyard.domain.errors import Forbidden, Kind, ModelyardError, NotFound, NotReady
+from modelyard.domain.errors import Forbidden, Kind, ModelyardError, NotFound, NotReady, NotServed
 from modelyard.domain.ids import label
 from modelyard.run.http_protocol import HttpProtocol
 from modelyard.runtime.routes import Activated, Route, RouteState
@@ -31,6 +31,7 @@ STATUS = {
     Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
     Kind.TOO_LARGE: 413,
     Kind.BAD_ANSWER: 502,
     Kind.NOT_READY: 503,
@@ -44,6 +45,8 @@ class Runner:
 
     routes: FrontDoorRoutes
     catalogue: dict[tuple[str, str], Route] = field(default_factory=dict)
+    unserved: dict[tuple[str, str], ModelyardError] = field(default_factory=dict)
+    explained: list[tuple[str, str]] = field(default_factory=list)
     lookups: int = 0
     starts: int = 0
     asked_for: list[int] = field(default_factory=list)
@@ -62,6 +65,11 @@ class Runner:
     async def lookup_label(self, label: str) -> Route | None:
         self.lookups += 1
         return next((route for route in self.catalogue.values() if route.label == label), None)
+
+    async def explain(self, owner: str, name: str) -> None:
+        self.explained.append((owner, name))
+        if (why := self.unserved.get((owner, name))) is not None:
+            raise why
 
     async def activate(self, model_id: str) -> Activated:
         if self.refusal is not None:
@@ -122,6 +130,8 @@ class Stage:
     def _admit(self, _caller: Caller | None, owner: str, name: str, route: Route | None) -> Route:
         assert route is None or (owner, name) == (route.owner, route.name)
         self.admitted = f"{owner}/{name}"
+        if route is None and _caller is not None and _caller.username == owner:
+            raise NotServed
         if route is None or not self.allowed:
             raise NotFound
         if _caller is None and not self.public:

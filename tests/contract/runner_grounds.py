@@ -54,15 +54,18 @@ class Ground:
         self.lifecycle = Lifecycle(self.database, runtime, self.routes, self.instances, 0, lambda: False)
         self.starter = Starter(self.database, runtime, self.lifecycle, self.instances, hold_s, 4)
 
-    def add(self, name: str = "iris") -> str:
-        """A ready version of ann's; its model's id."""
+    def add(self, name: str = "iris", *states: VersionState) -> str:
+        """A model of ann's with versions in these states, the oldest first, or one that is ready; its id."""
         with self.database.write() as session:
             session.add(ModelRow(id=f"id-{name}", owner="ann", name=name, label=f"{name}-label", created_at=0.0, public=True))
             session.flush()
-            version = VersionRow(id=f"v-{name}", model_id=f"id-{name}", number=1, sha256="0" * 64, size_bytes=1, runtime="process")
-            version.plan, version.reference = {"server": "uvicorn", "target": "app:app"}, "env"
-            version.state, version.since, version.created_at = VersionState.READY, 0.0, 0.0
-            session.add(version)
+            for number, state in enumerate(states or (VersionState.READY,), 1):
+                version = VersionRow(model_id=f"id-{name}", number=number, sha256="0" * 64, size_bytes=1, runtime="process")
+                version.id = f"v-{name}" if number == 1 else f"v-{name}-{number}"
+                version.plan, version.reference = {"server": "uvicorn", "target": "app:app"}, "env"
+                version.state, version.since, version.created_at = state, 0.0, 0.0
+                version.reason = "crashed_at_start" if state is VersionState.FAILED else None
+                session.add(version)
         return f"id-{name}"
 
     def crash(self, model_id: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from door_grounds import until
 from runner_grounds import KINDS, Ground
 
-from modelyard.domain.errors import NotFound, NotReady, Unavailable
+from modelyard.domain.errors import Conflict, NotFound, NotReady, Unavailable
+from modelyard.domain.states import VersionState
 from modelyard.runtime.routes import Activated, RouteState
 from modelyard.runtime.runtime import NoSuchInstanceError
 
@@ -43,6 +44,35 @@ def test_a_lookup_starts_nothing_and_says_what_the_rows_say(ground: Ground) -> N
     assert ground.runtime.actual() == []
     led = ground.ask(ground.activation.activate(model)).route
     assert ground.ask(ground.activation.lookup("ann", "iris")) == led
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (("failed",), ("model_not_built", "failed", 1, "crashed_at_start")),
+        (("failed", "cancelled"), ("model_not_built", "cancelled", 2, None)),
+        (("failed", "failed", "deleted"), ("model_not_built", "failed", 2, "crashed_at_start")),
+        (("received",), ("model_building", "received", 1, None)),
+        (("building", "received", "failed"), ("model_building", "received", 2, None)),
+    ],
+)
+def test_why_no_version_serves_is_told_by_the_one_that_stands_for_the_model(
+    ground: Ground, states: tuple[str, ...], told: tuple[str, str, int, str | None]
+) -> None:
+    ground.add("iris", *map(VersionState, states))
+    with pytest.raises((Conflict, NotReady)) as why:
+        ground.ask(ground.activation.explain("ann", "iris"))
+    extra = why.value.extra
+    assert (why.value.code, extra["state"], extra["version"], extra.get("reason")) == told
+    assert "modelyard build-log ann/iris" in why.value.mend or (told[0], why.value.retry_after_s) == ("model_building", 2)
+    assert ground.ask(ground.activation.lookup("ann", "iris")) is None
+
+
+@pytest.mark.parametrize("states", [("deleted",), ("deleting", "deleted")])
+def test_of_what_is_gone_or_never_was_nothing_is_told(ground: Ground, states: tuple[str, ...]) -> None:
+    ground.add("iris", *map(VersionState, states))
+    assert ground.ask(ground.activation.explain("ann", "iris")) is None
+    assert ground.ask(ground.activation.explain("ann", "nothing")) is None
 
 
 def test_callers_of_a_model_share_one_start(ground: Ground) -> None:

@@ -14,7 +14,7 @@ from door_stage import Answer, Stage
 
 from gateway.settings import DoorSettings
 from modelyard.domain.causes import parse_traceparent
-from modelyard.domain.errors import NotReady
+from modelyard.domain.errors import Conflict, NotReady
 from modelyard.runtime.routes import RouteRemoved, RouteState
 
 MIB = 1024 * 1024
@@ -226,6 +226,25 @@ def test_who_may_not_call_gets_the_answer_of_a_missing_model_and_starts_nothing(
     refused = stage.call("/")
     assert (refused.status, refused.body, refused.fields) == (missing.status, missing.body, missing.fields)
     assert (stage.runner.starts, app.connections) == (0, 0)
+
+
+def test_whose_model_serves_nothing_is_told_why_and_nobody_else(stage: Stage) -> None:
+    own, theirs = f"/m/{stage.caller}/unbuilt", "/m/eve/unbuilt"
+    missing = stage.call("/", prefix=own)
+    why = Conflict("model_not_built", "The build has failed.", "See its log.", extra={"state": "failed", "reason": None})
+    stage.runner.unserved |= {(stage.caller, "unbuilt"): why, ("eve", "unbuilt"): why}
+
+    told, hidden = stage.call("/", prefix=own), stage.call("/", prefix=theirs)
+    document = json.loads(told.body)
+    assert (told.status, told.code, document["detail"], document["mend"]) == (409, why.code, why.message, why.mend)
+    assert (document["state"], document["reason"]) == ("failed", None)
+    assert (hidden.status, hidden.body, hidden.fields) == (missing.status, missing.body, missing.fields)
+    assert missing.status == 404
+    assert stage.runner.explained == [(stage.caller, "unbuilt")] * 2, "it is not even asked for others"
+
+    stage.runner.unserved[stage.caller, "unbuilt"] = NotReady("model_building", "It is being built.", "Wait.", retry_after_s=2)
+    told = stage.call("/", prefix=own)
+    assert (told.status, told.code, told.get("retry-after")) == (503, "model_building", ["2"])
 
 
 @pytest.mark.parametrize("path", ["/a//b", "/%2f", "/%5C", "/%00", "/a/../b", "/%2e%2E/x", "/a/..", "/a;b", "/%zz", "/a\\b"])

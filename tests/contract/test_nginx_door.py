@@ -23,8 +23,9 @@ from tokens.attacks import API, APP_HOST, attacks, good
 
 from gateway.settings import DoorSettings
 from inference_service.way_in_kind import tell_and_check
+from modelyard.domain.accounts import Role
 from modelyard.domain.api_keys import new_key
-from modelyard.domain.errors import Invalid
+from modelyard.domain.errors import Conflict, Invalid
 from modelyard.domain.ids import PLATFORM
 from modelyard.runtime.routes import Activated, Route, RouteRemoved, RouteState
 
@@ -118,6 +119,15 @@ def test_the_platforms_own_models_are_everybodys_who_is_signed_in_and_say_what_t
     stage.routes.apply([replace(stage.runner.warm["model-1"], owner=PLATFORM, name=BUILT_IN, model_id="model-2", shared_with=frozenset())])
     until(lambda: stage.call("/predict", prefix=path).status == 200, "it serves")
     assert app.requests
+
+
+def test_an_administrator_is_told_why_another_s_model_serves_nothing(stage: NginxStage) -> None:
+    stage.runner.unserved["eve", "unbuilt"] = Conflict("model_not_built", "The build has failed.", "See its log.")
+    boss = good(stage.knowing.server("boss", "session-of-boss", role=Role.ADMIN))
+
+    assert stage.call("/", prefix="/m/eve/unbuilt", Authorization=f"Bearer {boss}").code == "model_not_built"
+    assert stage.call("/", prefix="/m/eve/missing", Authorization=f"Bearer {boss}").code == "not_found"
+    assert stage.call("/", prefix="/m/eve/unbuilt").code == "not_found"
 
 
 # --- lives of the door, and its workers

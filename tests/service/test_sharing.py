@@ -12,6 +12,7 @@ from stage import Stage, in_thread, until
 from modelyard.domain.accounts import Role
 from modelyard.store import doorbell
 from modelyard.store.tables import AuditRow, ModelRow, ShareRow
+from upload_service.builders import BuildError, Log
 
 PATH = "/models/ada/fruit/access"
 CALL = "/m/ada/fruit/"
@@ -120,6 +121,34 @@ def test_who_is_given_a_model_may_call_it_and_nothing_else(door: DoorStage) -> N
         assert shown(theirs) == shown(mia.request(method, path.replace("ada", "nobody"), **body)), path
     assert mia.get("/models/ada").status_code == 404
     assert mia.get("/models/mia").json() == {"models": []}
+
+
+def test_why_a_model_does_not_serve_is_for_its_owner_and_administrators_alone(make_stage: Callable[..., Any]) -> None:
+    door: DoorStage = make_stage(DoorStage)
+    ada, mia, boss = door.key("ada").text, door.member.text, door.auth.key.text
+    one_model, of_others = (door.key("ada", {scope}).text for scope in ("predict:ada/fruit", "predict:ada/pears"))
+    door.upload()
+    share(door, users=["mia"])
+    with door.called() as callers:
+        assert callers.get(CALL, ada).json()["code"] == callers.get(CALL, boss).json()["code"] == "model_building"
+        door.builder.acts["verify"] = fail
+        assert door.step("builds")
+        told = callers.get(CALL, ada)
+        assert (told.status_code, told.json()["code"], told.json()["reason"]) == (409, "model_not_built", "crashed_at_start")
+        assert told.json()["mend"] == "See the build's log: modelyard build-log ada/fruit, then upload the model again."
+        assert {callers.get(CALL, token).json()["code"] for token in (boss, one_model)} == {"model_not_built"}
+        assert callers.get(CALL, of_others).json()["code"] == "scope_too_small"
+        missing = shown(callers.get("/m/nobody/fruit/", mia))
+        assert missing[0] == 404
+        assert shown(callers.get(CALL, mia)) == shown(callers.get(CALL, door.key("eve").text)) == missing
+        assert shown(callers.get("/m/ada/nothing/", ada)) == shown(callers.get("/m/ada/nothing/", boss)) == missing
+        assert callers.get(CALL).json()["code"] == callers.get("/m/ada/nothing/").json()["code"] == "no_credential"
+        door.delete("/models/ada/fruit")
+        assert shown(callers.get(CALL, ada)) == missing
+
+
+def fail(_: Log) -> None:
+    raise BuildError("crashed_at_start", "The app ended.", "See its last lines.")
 
 
 def test_a_viewer_shares_nothing_of_their_own(stage: Stage) -> None:

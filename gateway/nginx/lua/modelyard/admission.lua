@@ -7,7 +7,8 @@ local _M = {}
 
 local RETRY_AFTER_S = 10
 
--- nil where this caller may call the model, or the error; a route that is nil or false is of no model.
+-- nil where this caller may call the model, or the error; a route that is nil or false is of no model. With the error, whether it is that of a name
+-- that no version serves and that is the caller's, who may know why.
 function _M.refusal(principal, owner, name, route)
   if not principal then
     return not (route and route.public) and problems.no_credential() or nil
@@ -23,8 +24,11 @@ function _M.refusal(principal, owner, name, route)
       "The built-in model " .. name .. " does not serve: its weights are not on this server yet, or it is being built.",
       "Run on the server: modelyard models pull " .. name, { retry_after_s = RETRY_AFTER_S })
   end
-  local may = route and (route.public or ours or principal.role == "admin" or principal.username == owner or route.shared[principal.username])
-  return not may and problems.not_found() or nil
+  local sees = principal.role == "admin" or principal.username == owner
+  if not route then
+    return problems.not_found(), sees
+  end
+  return not (route.public or ours or sees or route.shared[principal.username]) and problems.not_found() or nil
 end
 
 return _M

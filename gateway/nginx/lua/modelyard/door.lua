@@ -15,6 +15,7 @@ local problems = require "modelyard.problems"
 local reaching = require "modelyard.reaching"
 local refuse = require "modelyard.refusing".refuse
 local routes = require "modelyard.routes"
+local runner = require "modelyard.runner"
 local services = require "modelyard.services"
 local traces = require "modelyard.traces"
 local trust = require "modelyard.trust"
@@ -133,9 +134,10 @@ local function let_in(call, identify_for)
   if route then
     owner, name = route.owner, route.name
   end
-  problem = admission.refusal(call.principal, owner, name, route)
+  local may_know
+  problem, may_know = admission.refusal(call.principal, owner, name, route)
   if problem then
-    return refuse(problem)
+    return refuse(may_know and runner.explain(owner, name) or problem)
   end
   call.route = route
   return carry(call)

@@ -41,6 +41,12 @@ function _M.lookup(key)
   return type(found.route) == "table" and found.route or false
 end
 
+-- Why nothing serves that name, for those who may know: the error; nil where there is no such model.
+function _M.explain(owner, name)
+  local _, problem = ask("GET", "/absence?" .. query({ owner = owner, name = name }), ANSWERS_WITHIN_MS)
+  return problem
+end
+
 -- A running route and what its start took; nil and the error. The runner ends the wait: what is longer is a runner that hangs.
 function _M.activate(model_id, hold_s)
   local activated, problem = ask("POST", "/activate?" .. query({ model = model_id }), hold_s * 1000 + ANSWERS_WITHIN_MS)
