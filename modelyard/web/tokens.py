@@ -99,6 +99,9 @@ class TokenVerifier:
         key = self._keys.get(kid)
         if key is None:
             raise ValueError(kid)
+        # A signature has two forms, s and n - s, and whoever has one knows the other. Both are good (RFC 7518, 3.4): a signer draws either. Two
+        # texts are then one token, so nothing may rest on the text: it is revoked and counted by what its claims name, and what is kept by
+        # its text, that it was good, is as true of the other form.
         _JWS.decode(token, key, algorithms=[ALGORITHM])
         return kid, _object(payload)
 

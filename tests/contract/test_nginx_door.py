@@ -20,6 +20,7 @@ from door_nginx import BUILT_IN, CALLER, NginxStage
 from door_stage import Answer
 from parts.nginx import START
 from tokens.attacks import API, APP_HOST, attacks, good
+from tokens.forge import in_second_form
 
 from gateway.settings import DoorSettings
 from inference_service.way_in_kind import tell_and_check
@@ -65,6 +66,14 @@ def test_every_forged_token_is_refused_and_the_good_ones_pass(stage: NginxStage)
     assert (passed, app.requests) == ([], [])
     assert bearer(stage, good(known)).status == 200
     assert bearer(stage, good(known, APP_HOST)).status == 401
+
+
+def test_both_forms_of_a_signature_are_one_token_with_one_end(stage: NginxStage) -> None:
+    stage.deploy(ok())
+    forms = [stage.token, in_second_form(stage.token)]
+    assert [bearer(stage, form).status for form in forms] == [200, 200]
+    stage.end_credential()
+    assert [bearer(stage, form).status for form in forms] == [401, 401]
 
 
 def test_every_forged_cookie_of_a_models_own_host_is_refused(stage: NginxStage) -> None:

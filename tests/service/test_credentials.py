@@ -11,6 +11,7 @@ import pytest
 from kept import DISK_FULL, refused
 from sqlalchemy import text, update
 from stage import Stage, until
+from tokens.forge import in_second_form
 
 from auth_service import repository
 from auth_service.signing import KNOWN_S, Signer
@@ -436,6 +437,19 @@ def test_whoever_was_let_in_is_told_when_that_expires_and_not_when_it_is_looked_
     assert still_good() == [True, True, False]
     stage.ahead_s += 1000
     assert still_good() == [True, False, False]
+
+
+def test_both_forms_of_a_signature_are_one_token_with_one_end(stage: Stage, signer: Signer) -> None:
+    first = token(stage, signer)
+    forms = [first, in_second_form(first)]
+    found = [by_token(stage, form) for form in forms]
+
+    assert forms[0] != forms[1]
+    assert found[0] is not None
+    assert (found[0], found[0].credential) == (found[1], "session:s1"), "calls are counted by the credential, not by its text"
+    refuse(stage, "session:s1")
+    stage.credentials.refresh()
+    assert [by_token(stage, form) for form in forms] == [None, None]
 
 
 def test_the_same_token_once_verified_is_not_verified_again(stage: Stage, signer: Signer) -> None:

@@ -121,6 +121,13 @@ def bent(how: str, key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     return made[how]()
 
 
+def in_second_form(token: str) -> str:
+    """The same token by the other signature that is good for it, which everybody can make who has the first."""
+    message, _, signature = token.rpartition(".")
+    pair = _decoded(signature.encode())
+    return f"{message}.{encoded(pair[:32] + (ORDER - int.from_bytes(pair[32:], 'big')).to_bytes(32, 'big'))}"
+
+
 def in_both_alphabets(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     """A good signature whose base64url is not its base64 (nearly every one is such)."""
     signature = raw(key, message)

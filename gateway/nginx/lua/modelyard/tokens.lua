@@ -78,6 +78,7 @@ local function der(number)
   return "\2" .. string.char(#number) .. number
 end
 
+-- Both forms of a signature are good, s and n - s, as `modelyard/web/tokens.py` says.
 local function is_signed(key, message, raw)
   local r, s = raw:sub(1, COORDINATE_BYTES), raw:sub(COORDINATE_BYTES + 1)
   if not is_in_range(r) or not is_in_range(s) then
