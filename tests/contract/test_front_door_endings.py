@@ -2,31 +2,15 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 from door_apps import Request, ok, read_until, until
-from door_doors import DOORS, make_stage
 from door_stage import Stage
 
 from gateway.settings import DoorSettings
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 SETTINGS = DoorSettings(absent_s=30.0, ask_again_s=0.05)
-
-
-@pytest.fixture(scope="module", params=DOORS)
-def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server = make_stage(request.param, SETTINGS)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
 
 
 class Drip:

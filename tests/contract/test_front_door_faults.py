@@ -2,11 +2,9 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 from door_apps import Request, ok, read_until, says, until
-from door_doors import DOORS, make_stage
 from door_stage import Stage
 
 from gateway.settings import DoorSettings
@@ -15,20 +13,6 @@ from modelyard.runtime.routes import RouteState
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 SETTINGS = DoorSettings(absent_s=30.0, stall_s=5.0)
-
-
-@pytest.fixture(scope="module", params=DOORS)
-def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server = make_stage(request.param, SETTINGS)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
 
 
 # --- limits

@@ -2,31 +2,15 @@
 
 import json
 import socket
-from collections.abc import Iterator
 
 import pytest
 from door_apps import Request, ok, says
-from door_doors import DOORS, make_stage
 from door_stage import LABEL, OWN_HOST, Stage
 
 from gateway.settings import DoorSettings
 from modelyard.runtime.routes import RouteRemoved, RouteState
 
 SETTINGS = DoorSettings(absent_s=30.0, stall_s=5.0)
-
-
-@pytest.fixture(scope="module", params=DOORS)
-def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server = make_stage(request.param, SETTINGS)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
 
 
 def echo(request: Request, conn: socket.socket) -> bool:

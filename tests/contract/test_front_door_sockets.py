@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,20 +19,6 @@ from modelyard.runtime.routes import RouteRemoved, RouteState
 
 MIB = 1024 * 1024
 SETTINGS = DoorSettings(absent_s=30.0, message_bytes=MIB, ask_again_s=0.05)
-
-
-@pytest.fixture(scope="module", params=DOORS)
-def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server = make_stage(request.param, SETTINGS)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
 
 
 def echo(connection: ServerConnection) -> None:

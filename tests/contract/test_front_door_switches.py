@@ -3,12 +3,10 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
 from door_apps import App, ok, until
-from door_doors import DOORS, make_stage
 from door_stage import Stage
 
 from gateway.settings import DoorSettings
@@ -18,20 +16,6 @@ SETTINGS = DoorSettings(absent_s=30.0)
 CALLERS, CALLS_PER_S = 4, 100
 CALLS_EACH = 4
 """Every version answers so many calls before the next one comes."""
-
-
-@pytest.fixture(scope="module", params=DOORS)
-def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server = make_stage(request.param, SETTINGS)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
 
 
 class Versions:

@@ -2,11 +2,9 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 from door_apps import Request, ok
-from door_doors import DOORS, make_stage
 from door_stage import Stage
 
 from gateway.settings import DoorSettings
@@ -18,20 +16,6 @@ OTHER = b"Connection: upgrade\r\nUpgrade: TLS/1.0\r\n"
 NEXT = b"GET /m/ann/iris/next HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
 BODY = b'{"input": "hello"}'
 CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
-
-
-@pytest.fixture(scope="module", params=DOORS)
-def server(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server = make_stage(request.param, SETTINGS)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def stage(server: Stage) -> Iterator[Stage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
 
 
 def known(stage: Stage) -> bytes:

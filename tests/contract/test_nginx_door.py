@@ -43,13 +43,6 @@ def server() -> Iterator[NginxStage]:
     server.close()
 
 
-@pytest.fixture
-def stage(server: NginxStage) -> Iterator[NginxStage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
-
-
 def bearer(stage: NginxStage, token: str) -> Answer:
     return stage.call("/", Authorization=f"Bearer {token}")
 

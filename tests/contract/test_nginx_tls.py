@@ -75,13 +75,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsStage]:
     server.close()
 
 
-@pytest.fixture
-def stage(server: TlsStage) -> Iterator[TlsStage]:
-    server.set_up(SETTINGS)
-    yield server
-    server.take_down()
-
-
 def test_a_call_with_a_token_passes_and_the_app_is_told_how_it_came(stage: TlsStage) -> None:
     app = stage.deploy(ok(head=f"Location: https://127.0.0.1:{stage.port}/next\r\n".encode()))
     answer = stage.call("/x", "POST", b"hello")
