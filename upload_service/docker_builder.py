@@ -133,9 +133,10 @@ class DockerBuilder:
 
     def verify(self, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
         """Boot a throw-away pair once under the limits that the app will run under; it is removed soon after."""
+        name = verify_name(source.version_id)
         with ExitStack() as undone:
-            undone.enter_context(self._held.held(verify_name(source.version_id), log))
-            undone.callback(forget_boot, self._runtime, source.version_id)
+            undone.enter_context(self._held.held(name, log))
+            undone.callback(forget_boot, self._runtime, name)
             try:
                 return boot_alone(self._runtime, source, built, plan, log)
             finally:
@@ -166,7 +167,7 @@ class DockerBuilder:
         """Remove the version's pair and its image."""
         self._runtime.remove(instance_name(version_id))
         self._runtime.forget_logs(instance_name(version_id))
-        forget_boot(self._runtime, version_id)
+        forget_boot(self._runtime, verify_name(version_id))
         return self._images.remove_code(version_id)
 
     def remove(self, reference: str) -> int:
@@ -196,12 +197,10 @@ class DockerBuilder:
         """Remove containers, volumes and networks of builders that died, and pairs that they verified by."""
         removed = self._throw_aways.sweep() + self._phases.sweep()
         for name in self._held.abandoned(VERIFY):  # its pair may be gone, and what it printed not
-            self._runtime.remove(name)
-            self._runtime.forget_logs(name)
+            forget_boot(self._runtime, name)
         for each in self._runtime.actual():
             if each.role is Role.VERIFY and not self._held.is_held(each.name):
-                self._runtime.remove(each.name)
-                self._runtime.forget_logs(each.name)
+                forget_boot(self._runtime, each.name)
                 removed += 1
         return removed
 

@@ -31,7 +31,7 @@ def first_boot(runtime: Runtime, source: Source, built: Built, plan: Plan, log: 
     try:
         return boot_alone(runtime, source, built, plan, log)
     finally:
-        forget_boot(runtime, source.version_id)
+        forget_boot(runtime, verify_name(source.version_id))
 
 
 def boot_alone(runtime: Runtime, source: Source, built: Built, plan: Plan, log: Log) -> Boot:
@@ -63,10 +63,10 @@ def boot_alone(runtime: Runtime, source: Source, built: Built, plan: Plan, log: 
     return Boot(boot_s, peak_bytes, address.host, address.port)
 
 
-def forget_boot(runtime: Runtime, version_id: str) -> None:
-    """End and remove what a version was booted as."""
-    runtime.remove(verify_name(version_id))
-    runtime.forget_logs(verify_name(version_id))
+def forget_boot(runtime: Runtime, name: str) -> None:
+    """End and remove what a version was booted as, and what that printed."""
+    runtime.remove(name)
+    runtime.forget_logs(name)
 
 
 def not_started(error: Exception) -> BuildError:
