@@ -7,7 +7,8 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,14 +17,19 @@ from typing import IO
 from uv import find_uv_bin
 
 from modelyard.run.settings import BuildSettings
-from upload_service.builders import BuildError, Built, Log, disk_full, tells_of_a_full_disk
+from upload_service import compile_program
+from upload_service.builders import BuildError, Built, Log, Unheard, disk_full, tells_of_a_full_disk
 from upload_service.locks import SERVER_MARK, index_words, variables
-from upload_service.tools import Tools
+from upload_service.tools import Outcome, Tools
 
 BUILDER_VERSION = "1"
 """Part of every digest: raise it when the same lock must give another environment."""
 NEW = ".new"
 LOCK = ".lock"
+MOST_COMPILERS = 4
+"""Processes that compile one environment."""
+SEEN_AS = "/env"
+"""Where apps see their environment."""
 WAIT_S = 0.1
 """Between two looks whether another builder has finished the same environment."""
 
@@ -100,54 +106,44 @@ class Environments:
         own, _, server = lock.partition(SERVER_MARK + "\n")
         uv, told = find_uv_bin(), variables(self._settings, self._cache, str(fresh))
 
-        def run(*words: str) -> None:
-            outcome = self._tools.run(words, fresh, told, log, inherit=[descriptor])
+        def tried(words: Sequence[str], heard: Log) -> Outcome:
+            return self._tools.run(words, fresh, told, heard, inherit=[descriptor])
+
+        def run(words: Sequence[str]) -> None:
+            outcome = tried(words, log)
             if outcome.status:
                 raise _failure(outcome.output)
 
         fresh.mkdir(mode=0o755)
-        run(
-            uv,
-            "venv",
-            "--no-config",
-            "--quiet",
-            "--relocatable",
-            "--no-project",
-            "--no-python-downloads",
-            "--allow-existing",
-            "--python",
-            str(self._python),
-            str(fresh),
-        )
+        ways = ["--no-config", "--no-python-downloads"]
+        run([uv, "venv", *ways, "--quiet", "--relocatable", "--no-project", "--allow-existing", "--python", str(self._python), str(fresh)])
         for text, into in ((own, None), (server, fresh / "server")):
             if text:
                 file = fresh / "requirements.lock"
                 file.write_text(text)
-                words = [
-                    uv,
-                    "pip",
-                    "install",
-                    "--no-config",
-                    "--require-hashes",
-                    "--no-deps",
-                    "--no-build",
-                    "--no-python-downloads",
-                    "--link-mode",
-                    "copy",
-                ]
-                target = ["--prefix", str(into)] if into else []
                 # The environment's interpreter is asked before anything lies in it, and never again after.
-                run(
-                    *words,
-                    *index_words(self._settings),
-                    "--python",
-                    str(self._python if into else fresh / "bin" / "python"),
-                    *target,
-                    "-r",
-                    str(file),
-                )
-        # One process: the workers of `-j` would outlive a builder that is killed, and hold the lock for ever.
-        run(str(self._python), "-I", "-S", "-m", "compileall", "-q", "-s", str(fresh), "-p", "/env", str(fresh / "lib"))
+                words = [uv, "pip", "install", *ways, "--python", str(self._python if into else fresh / "bin" / "python")]
+                words += ["--require-hashes", "--no-deps", "--no-build", "--link-mode", "copy", *index_words(self._settings)]
+                words += [*(["--prefix", str(into)] if into else []), "-r", str(file)]
+                # What is cached is believed without asking the index again: the lock has its hash.
+                cached = tried([*words, "--offline"], Unheard(log))
+                if cached.status:
+                    run(words)
+                else:
+                    log(*cached.output.splitlines())
+        self._compile(fresh, run)
+
+    def _compile(self, fresh: Path, run: Callable[[Sequence[str]], None]) -> None:
+        """Have several processes compile it; each ends with its builder, which those of `compileall -j` do not, and would hold its lock."""
+        words = [str(self._python), "-I", "-S", "-W", "ignore", compile_program.__file__]
+        lists = [fresh / f"modules-{number}" for number in range(min(MOST_COMPILERS, os.cpu_count() or 1))]
+        for path, modules in zip(lists, _parted(fresh, len(lists)), strict=True):
+            path.write_text("".join(f"{each}\0" for each in modules), encoding="utf-8", errors="surrogateescape")
+        with ThreadPoolExecutor(len(lists), thread_name_prefix="compile") as threads:
+            for _ in threads.map(lambda path: run([*words, str(path), str(fresh), SEEN_AS]), lists):
+                pass
+        for path in lists:
+            path.unlink()
 
     @contextmanager
     def _held(self, reference: str, log: Log) -> Iterator[int]:
@@ -159,6 +155,19 @@ class Environments:
                     return
             log.check()
             time.sleep(WAIT_S)
+
+
+def _parted(fresh: Path, parts: int) -> list[list[str]]:
+    """The modules in so many parts of about the same size."""
+    found = (path for folder in ("lib", "server") for path in (fresh / folder).rglob("*.py"))
+    sizes = ((path.stat().st_size, str(path)) for path in found if path.is_file())
+    parted: list[list[str]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    for size, path in sorted(sizes, reverse=True):
+        lightest = loads.index(min(loads))
+        parted[lightest].append(path)
+        loads[lightest] += size
+    return parted
 
 
 def _locked(file: IO[str]) -> bool:

@@ -211,6 +211,17 @@ def test_no_code_of_a_package_runs_while_it_is_installed(ground: Ground) -> None
     assert "fired" not in " ".join(ground.log.lines)
 
 
+@pytest.mark.parametrize("ground", ["process"], indirect=True)
+def test_modules_of_another_python_are_left_as_they_are(ground: Ground) -> None:
+    old = {"oldest/__init__.py": "", "oldest/of_two.py": "print 'two'\n", "oldest/template.py": "import {{ name }}\n"}
+    ground.index.add_wheel("oldest", "1.0", old)
+    told = plan("oldest==1.0", "greeting==1.0")
+    code = f"import oldest, greeting\nassert greeting.__spec__.cached and __import__('os').path.exists(greeting.__spec__.cached)\n{APP}"
+    made = built(ground, told, code=code)
+
+    assert ground.builder.verify(ground.source({"app.py": code}), made, told, ground.log).port > 0
+
+
 @quick
 def test_what_a_call_starts_is_made_and_not_started(ground: Ground) -> None:
     told = plan("greeting==1.0")
