@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -25,9 +26,9 @@ ROOM_BYTES = 64 * 1024
 PATIENCE_S = 10.0
 """Seconds that a record waits for its acknowledgement, and a question for its answer, before the caller is told that there is none."""
 READY_S = 2.0
-RENEW_S = 20.0
-"""How long a client may find no broker before it is replaced."""
 """Seconds that a question whether Kafka is there waits for its answer."""
+RENEW_S = 20.0
+"""Seconds that a client may find no broker before it is replaced."""
 SESSION_S = 10.0
 """Seconds without a sign of life after which a member's partitions are given to others."""
 
@@ -63,7 +64,7 @@ class KafkaBus:
         self._common: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "log_level": 0,
-            "error_cb": _note,
+            "error_cb": _tell,
             "reconnect.backoff.max.ms": 1000,
             # A topic that is made by itself has the broker's partitions and retention, not ours.
             "allow.auto.create.topics": False,
@@ -95,21 +96,8 @@ class KafkaBus:
         Raises:
             Unavailable: `kafka_unavailable`.
         """
-        with told_as_unavailable():
-            try:
-                self._made_producer().list_topics(timeout=min(READY_S, self._patience_s))
-            except KafkaException:
-                self._renew()
-                raise
-        self._silent_since = None
-
-    def _renew(self) -> None:
-        """Make the client anew where it has heard nothing for long: one that lost its only broker was seen never to find it again."""
-        now = time.monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
-        elif now - self._silent_since >= self._renew_s:
-            self._producer, self._silent_since = None, now
+        with told_as_unavailable(), self._asking():
+            self._made_producer().list_topics(timeout=min(READY_S, self._patience_s))
 
     def publish(self, records: Sequence[Record]) -> None:
         """Return when all are acknowledged; whatever is not then waits nowhere, and was given up."""
@@ -161,6 +149,8 @@ class KafkaBus:
             return list(records)
         chains = Chains(self._made_producer(), records)
         chains.run()
+        if chains.answered or chains.timed_out:
+            self._note(heard=chains.answered)
         if chains.unacknowledged:
             # A topic that was deleted meanwhile is made again next time.
             self._topics.clear()
@@ -172,11 +162,32 @@ class KafkaBus:
         unknown = set(topics) - self._topics
         if not unknown:
             return
-        there = self._made_producer().list_topics(timeout=self._patience_s).topics
+        with self._asking():
+            there = self._made_producer().list_topics(timeout=self._patience_s).topics
         self._make(unknown - set(there))
         for topic in unknown:
             self._made_producer().list_topics(topic, timeout=self._patience_s)
         self._topics |= unknown
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """A question to any broker, and what follows from its end."""
+        try:
+            yield
+        except KafkaException:
+            self._note(heard=False)
+            raise
+        self._note(heard=True)
+
+    def _note(self, *, heard: bool) -> None:
+        """Let the next client begin where this one has heard nothing for long: one that lost its only broker was seen never to find it again."""
+        now = time.monotonic()
+        if heard:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= self._renew_s:
+            self._producer, self._silent_since = None, now
 
     def _make(self, topics: set[str]) -> None:
         fresh = [NewTopic(topic, PARTITIONS, self._replication, config=self._kept_as(topic)) for topic in sorted(topics)]
@@ -220,5 +231,5 @@ class KafkaBus:
         )
 
 
-def _note(error: KafkaError) -> None:
+def _tell(error: KafkaError) -> None:
     log.info("kafka client", error=error.str())

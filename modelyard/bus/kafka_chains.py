@@ -22,6 +22,8 @@ class Chains:
     Attributes:
         unacknowledged: What was given up, in its order.
         broken: Whether the producer can send no more.
+        answered: Whether a broker took any, or refused it.
+        timed_out: Whether any waited for an answer in vain.
     """
 
     def __init__(self, producer: Producer, records: Sequence[Record]) -> None:
@@ -33,6 +35,7 @@ class Chains:
         self._in_flight = 0
         self.unacknowledged: list[Record] = []
         self.broken = False
+        self.answered = self.timed_out = False
 
     def run(self) -> None:
         """Send them all; every record in flight has its end, as the producer gives it up in time."""
@@ -59,6 +62,8 @@ class Chains:
 
     def _settle(self, chain: tuple[str, str], error: KafkaError | None) -> None:
         self._in_flight -= 1
+        in_vain = error is not None and error.code() == KafkaError._MSG_TIMED_OUT  # noqa: SLF001 - so are the client's own errors named
+        self.timed_out, self.answered = self.timed_out or in_vain, self.answered or not in_vain
         if error is not None:
             self.broken = self.broken or error.fatal()
             self._give_up(chain, error.str())

@@ -2,15 +2,18 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from modelyard.bus.bus import Record, UnpublishedError
 from modelyard.bus.kafka import KafkaBus
 from modelyard.domain.errors import Unavailable
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
+
+RECORD = Record("events", "model-1", b"{}", {"ce_id": "1"})
 
 
 @pytest.fixture
@@ -21,16 +24,41 @@ def nobody() -> Iterator[str]:
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(("renew_s", "is_renewed"), [(0.0, True), (3600.0, False)])
-def test_a_client_that_was_silent_for_long_is_made_anew(tmp_path: Path, nobody: str, renew_s: float, *, is_renewed: bool) -> None:
+@pytest.fixture
+def bus(tmp_path: Path, nobody: str, renew_s: float) -> Iterator[KafkaBus]:
     database = Database(sqlite_url(tmp_path / "modelyard.db"), Doorbell())
     bus = KafkaBus(nobody, database, time.time, patience_s=0.2, renew_s=renew_s)
+    yield bus
+    bus.close()
+    database.close()
+
+
+def ask(bus: KafkaBus) -> None:
+    bus.ready()
+
+
+def prepare(bus: KafkaBus) -> None:
+    bus.prepare(["events"])
+
+
+def publish(bus: KafkaBus) -> None:
+    bus.publish([RECORD])
+
+
+def publish_to_a_topic_that_was_there(bus: KafkaBus) -> None:
+    bus._topics.add(RECORD.topic)
+    bus.publish([RECORD])
+
+
+@pytest.mark.parametrize(
+    ("use", "renew_s", "is_renewed"),
+    [(ask, 3600.0, False), *((use, 0.0, True) for use in (ask, prepare, publish, publish_to_a_topic_that_was_there))],
+)
+def test_a_client_that_was_silent_for_long_is_made_anew(bus: KafkaBus, use: Callable[[KafkaBus], None], *, is_renewed: bool) -> None:
     clients = []
     for _ in range(3):
         clients.append(bus._made_producer())
-        with pytest.raises(Unavailable):
-            bus.ready()
-    bus.close()
-    database.close()
+        with pytest.raises((Unavailable, UnpublishedError)):
+            use(bus)
     assert clients[0] is clients[1], "one silence is none for long"
     assert (clients[2] is not clients[1]) is is_renewed
