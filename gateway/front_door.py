@@ -14,7 +14,7 @@ from gateway.relay import Relays
 from gateway.settings import DoorSettings
 from gateway.upstream import Upstream
 from gateway.way import Passage, Way
-from modelyard.domain.errors import Forbidden, Malformed, NotServed
+from modelyard.domain.errors import Forbidden, Malformed, NotFound
 from modelyard.run.tracing import Kind, span
 from modelyard.runtime.routes import Activation, Route
 
@@ -45,8 +45,8 @@ class FrontDoor(Generic[P]):
 
     Args:
         routes: The table that the runner writes.
-        admit: The model's route where this caller may call it, or the error of who may not, which starts nothing; `NotServed` where
-            they may know why there is none.
+        admit: The model's route where this caller may call it, or the error of who may not, which starts nothing; a
+            `NotFound` says whether they may know why there is none.
     """
 
     def __init__(
@@ -100,8 +100,9 @@ class FrontDoor(Generic[P]):
         owner, name = (route.owner, route.name) if route else key
         try:
             return self._admit(state["principal"], owner, name, route)
-        except NotServed:
-            await self._activation.explain(owner, name)
+        except NotFound as missing:
+            if missing.may_know:
+                await self._activation.explain(owner, name)
             raise
 
     async def _look_up(self, key: Key) -> Route | None:

@@ -88,16 +88,17 @@ class Forbidden(ModelyardError):
 
 
 class NotFound(ModelyardError):
-    """There is no such thing for this caller; the same words whether it exists for others or not."""
+    """There is no such thing for this caller; the same words whether it exists for others or not.
+
+    Args:
+        may_know: Whether the name is the caller's, so that they may know why there is nothing.
+    """
 
     kind = Kind.NOT_FOUND
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_know: bool = False) -> None:
+        self.may_know = may_know
         super().__init__("not_found", "There is nothing here.", "Check the address, or list what you have with `modelyard list`.")
-
-
-class NotServed(NotFound):
-    """As `NotFound`, of a model's address that no version serves, for whoever may know why: its owner, and administrators."""
 
 
 class WrongMethod(ModelyardError):

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount
 
 from modelyard.domain import accounts
 from modelyard.domain.accounts import ALL_SCOPES, Role
-from modelyard.domain.errors import Forbidden, NotFound, NotServed, Unauthenticated
+from modelyard.domain.errors import Forbidden, NotFound, Unauthenticated
 from modelyard.domain.ids import PLATFORM
 from modelyard.runtime.routes import Route
 from modelyard.store.audit import Actor
@@ -126,7 +126,7 @@ def admit_call(principal: Principal | None, owner: str, name: str, route: Route 
     Raises:
         Unauthenticated: There is no credential, and the model is not public, or is none.
         Forbidden: `scope_too_small`, the credential is for other models, whether or not this one exists.
-        NotFound: The model is not theirs to call, or is none; `NotServed` where it is none and the name is theirs.
+        NotFound: The model is not theirs to call, or is none: then they may know why where the name is theirs.
     """
     if principal is None:
         if route is None or not route.public:
@@ -138,9 +138,9 @@ def admit_call(principal: Principal | None, owner: str, name: str, route: Route 
             "This credential is not good for calling this model.",
             "Make a key for it: modelyard keys create --scope predict",
         )
-    if route is None and principal.sees in {None, owner}:
-        raise NotServed
-    if route is None or not may_call(principal, owner, public=route.public, shared_with=route.shared_with):
+    if route is None:
+        raise NotFound(may_know=principal.sees in {None, owner})
+    if not may_call(principal, owner, public=route.public, shared_with=route.shared_with):
         raise NotFound
     return route
 

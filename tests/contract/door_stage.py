@@ -17,7 +17,7 @@ from websockets.sync.server import ServerConnection
 from gateway.door_routes import FrontDoorRoutes
 from gateway.front_door import FrontDoor
 from gateway.settings import DoorSettings
-from modelyard.domain.errors import Forbidden, Kind, ModelyardError, NotFound, NotReady, NotServed
+from modelyard.domain.errors import Forbidden, Kind, ModelyardError, NotFound, NotReady
 from modelyard.domain.ids import label
 from modelyard.run.http_protocol import HttpProtocol
 from modelyard.runtime.routes import Activated, Route, RouteState
@@ -130,9 +130,9 @@ class Stage:
     def _admit(self, _caller: Caller | None, owner: str, name: str, route: Route | None) -> Route:
         assert route is None or (owner, name) == (route.owner, route.name)
         self.admitted = f"{owner}/{name}"
-        if route is None and _caller is not None and _caller.username == owner:
-            raise NotServed
-        if route is None or not self.allowed:
+        if route is None:
+            raise NotFound(may_know=_caller is not None and _caller.username == owner)
+        if not self.allowed:
             raise NotFound
         if _caller is None and not self.public:
             raise Forbidden("nobody", "Nobody calls.")

@@ -98,7 +98,7 @@ def test_credentials_that_are_not_good_are_refused_also_where_none_is_needed(sta
 def test_unknown_addresses_are_told_from_known_ones_only_with_a_credential(stage: Stage) -> None:
     for path in (
         "/nothing",
-        "/models",
+        "/builds",
         "/models/a/b/c/d",
         "/static/nothing.js",
         "/static",
