@@ -18,12 +18,14 @@ from modelyard.web.limits import MOST_KEPT, Call, Limits
 from modelyard.web.limits import _Counters as Counters
 
 MANY = 1_000_000
+ONE_WINDOW_S = 1_000_000_000
+"""The library's windows begin at whole multiples of their length, by the clock: a minute may end within a case, this one does not before 2033."""
 CONSOLE = Call(b"/models/ada", "192.0.2.1", "Bearer a")
 ADA = Principal("ada", Role.MEMBER, account_id="1", credential="key:a")
 
 
 def limited(
-    stage: Stage, token: str | None = None, *, window_s: int = 60, address: str = "192.0.2.1", **amounts: int
+    stage: Stage, token: str | None = None, *, window_s: int = ONE_WINDOW_S, address: str = "192.0.2.1", **amounts: int
 ) -> Callable[..., TestClient]:
     """Makes callers of the stage's services behind limits of their own."""
     settings = LimitSettings(**{"api_per_minute": MANY, "calls_per_minute": MANY, "anonymous_per_minute": MANY} | amounts)
@@ -53,13 +55,20 @@ def test_a_credential_has_its_calls_and_is_told_of_them(stage: Stage) -> None:
     answers = [caller.get("/models/mia") for _ in range(4)]
 
     assert [each.status_code for each in answers] == [200, 200, 200, 429]
-    assert {each.headers["ratelimit-policy"] for each in answers} == {'"api";q=3;w=60'}
+    assert {each.headers["ratelimit-policy"] for each in answers} == {f'"api";q=3;w={ONE_WINDOW_S}'}
     assert [each.headers["ratelimit"].partition(";t=")[0] for each in answers] == [f'"api";r={left}' for left in (2, 1, 0, 0)]
-    assert all(1 <= int(each.headers["ratelimit"].partition(";t=")[2]) <= 120 for each in answers)
+    assert all(1 <= int(each.headers["ratelimit"].partition(";t=")[2]) <= 2 * ONE_WINDOW_S for each in answers)
     told = answers[-1]
     assert told.headers["content-type"] == "application/problem+json"
     assert (told.json()["code"], told.json()["mend"][:4]) == ("rate_limited", "Wait")
-    assert 1 <= int(told.headers["retry-after"]) <= 120
+    assert 1 <= int(told.headers["retry-after"]) <= 2 * ONE_WINDOW_S
+
+
+def test_a_window_is_a_minute_where_nobody_says_otherwise() -> None:
+    policy, left = (value.decode() for _, value in Limits(LimitSettings(api_per_minute=3)).count(CONSOLE, ADA).headers)
+
+    assert (policy, left.partition(";t=")[0]) == ('"api";q=3;w=60', '"api";r=2')
+    assert 1 <= int(left.partition(";t=")[2]) <= 120
 
 
 @pytest.mark.leaves_nothing
@@ -92,7 +101,7 @@ def test_calls_of_models_and_the_api_are_counted_apart(stage: Stage) -> None:
     caller = limited(stage, stage.member.text, api_per_minute=2, calls_per_minute=4)()
 
     assert statuses(caller, "/m/mia/fruit/predict", 5) == [200] * 4 + [429]
-    assert caller.get("/m/mia/fruit/predict").headers["ratelimit-policy"] == '"calls";q=4;w=60'
+    assert caller.get("/m/mia/fruit/predict").headers["ratelimit-policy"] == f'"calls";q=4;w={ONE_WINDOW_S}'
     assert statuses(caller, "/models/mia", 3) == [200, 200, 429]
 
 
@@ -149,7 +158,7 @@ def test_an_app_s_path_that_looks_like_health_is_counted(stage: Stage) -> None:
 
 
 def test_all_addresses_of_one_ipv6_site_are_one() -> None:
-    limits = Limits(LimitSettings(anonymous_per_minute=2))
+    limits = Limits(LimitSettings(anonymous_per_minute=2), ONE_WINDOW_S)
 
     def wait(address: str) -> int | None:
         return limits.count(Call(b"/", address, ""), None).retry_after_s
@@ -160,7 +169,7 @@ def test_all_addresses_of_one_ipv6_site_are_one() -> None:
 
 
 def test_a_flood_of_addresses_is_forgotten_and_accounts_are_not() -> None:
-    limits = Limits(LimitSettings(api_per_minute=1))
+    limits = Limits(LimitSettings(api_per_minute=1), ONE_WINDOW_S)
     assert limits.count(CONSOLE, ADA).retry_after_s is None
     counters = Counters()
     for n in range(MOST_KEPT + 10):
@@ -198,7 +207,7 @@ def test_over_any_two_neighbouring_windows_no_more_than_twice_the_limit_is_answe
 
 
 def test_the_error_says_how_long_to_wait() -> None:
-    limits = Limits(LimitSettings(anonymous_per_minute=1))
+    limits = Limits(LimitSettings(anonymous_per_minute=1), ONE_WINDOW_S)
     limits.count(CONSOLE, None)
     with pytest.raises(Limited) as refused:
         limits.before(CONSOLE)
