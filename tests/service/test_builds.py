@@ -12,6 +12,8 @@ from upload_service.build_log import BuildLogs
 from upload_service.builders import Boot, BuildCancelledError, BuildError, Built, Log
 from upload_service.claims import ATTEMPTS, ClaimedBuild
 
+LEASE_S = 3.0
+"""Renewed each third of it: as long as a loaded machine may keep whoever renews it from doing so."""
 BOOT = Boot(0.1, 1, "127.0.0.1", 8080)
 
 
@@ -148,7 +150,7 @@ def snapshot(stage: Stage) -> list[tuple[object, ...]]:
 
 
 def test_a_build_that_is_renewed_keeps_its_lease(make_stage: Callable[..., Stage]) -> None:
-    stage = make_stage(build__lease_s=0.3)
+    stage = make_stage(build__lease_s=LEASE_S)
     held = Held(stage, "install")
     taken = stage.upload().json()
     running = in_thread(lambda: stage.step("builds"))
