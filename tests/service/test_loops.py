@@ -55,6 +55,7 @@ def test_a_loop_that_follows_rows_is_called_after_commits_that_nobody_rings_for(
     until(lambda: stage.kernel.bell.is_watched, "somebody looks")
     loops = (Loop("follows", follows, "follows", NEVER_S, follows_rows=True), Loop("rests", rests, "rests", NEVER_S))
     with running(stage, *loops):
+        until(lambda: rests.count, "it has looked once, as every loop does")
         for _ in range(3):
             before = follows.count
             commit(stage)
@@ -66,7 +67,7 @@ def test_where_nobody_looks_for_all_each_loop_that_follows_rows_looks_by_itself(
     stage, follows, rests = make_stage(run__look_every_s=0.01), Steps(), Steps()
     loops = (Loop("follows", follows, "follows", NEVER_S, follows_rows=True), Loop("rests", rests, "rests", NEVER_S))
     with running(stage, *loops):
-        until(lambda: follows.count > 3, "it is called")
+        until(lambda: follows.count > 3 and rests.count, "both are called")
         assert rests.count == 1
 
 
