@@ -104,14 +104,23 @@ class Postgres(ABC):
         """Remove one of its databases, whoever is connected."""
         self._say(f"drop database if exists {_name(url)} with (force)")
 
-    def _say(self, statement: str) -> None:
+    def wait_until_left(self, url: str) -> None:
+        """Return once nobody is connected to this database: the server gives back what somebody held a moment after they have gone."""
+        end, pause = time.monotonic() + STARTS_WITHIN_S, threading.Event()
+        while self._say("select 1 from pg_stat_activity where datname = %s and backend_type = 'client backend'", _name(url)):
+            assert time.monotonic() < end, f"somebody is connected to {url}"
+            pause.wait(0.005)
+
+    def _say(self, statement: str, *words: str) -> int:
+        """Say it, and give the number of rows that it found."""
         import psycopg2  # noqa: PLC0415 - not installed everywhere
 
         connection = psycopg2.connect(self.url("postgres"))
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(statement)
+                cursor.execute(statement, words or None)
+                return int(cursor.rowcount)
         finally:
             connection.close()
 

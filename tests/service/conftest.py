@@ -134,8 +134,12 @@ def make_stage(
         made: list[Stage] = []
 
         def make(kind: type[Stage] = Stage, *, beside: bool = False, **settings: object) -> Stage:
-            for before in () if beside else made:
-                before.close()  # as its end does: what it alone did among all processes, the next one does
+            if made and not beside:
+                for before in made:
+                    before.close()  # as its end does: what it alone did among all processes, the next one does
+                if named:
+                    server: Postgres = request.getfixturevalue("postgres_server")
+                    server.wait_until_left(named["database_url"])
             made.append(ends.enter_context(opened(kind, folder, blank_database, named, settings)))
             return made[-1]
 
