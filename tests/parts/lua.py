@@ -55,7 +55,7 @@ class Lua:
         environment = {"PATH": os.environ["PATH"], "MODELYARD_RUN": str(folder)}
         self._process = subprocess.Popen(["nginx", "-e", "stderr", "-p", folder, "-c", conf], env=environment, stderr=subprocess.PIPE)
         end = time.monotonic() + STARTS_WITHIN_S
-        while not self._path.exists():
+        while not self._listens():
             assert self._process.poll() is None, self._process.stderr and self._process.stderr.read()
             assert time.monotonic() < end
             time.sleep(0.005)
@@ -73,6 +73,11 @@ class Lua:
         head, _, answer = read.partition(b"\r\n\r\n")
         assert b" 200 " in head.splitlines()[0], read
         return list(json.loads(answer.decode("latin-1")))
+
+    def _listens(self) -> bool:
+        """Whether it takes connections: the socket's name is there before it does."""
+        with socket.socket(socket.AF_UNIX) as conn:
+            return conn.connect_ex(str(self._path)) == 0
 
     def close(self) -> None:
         """End it."""

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from parts.engine import free_ports
+
 import gateway
 
 START = Path(gateway.__file__).parent / "nginx" / "start"
@@ -18,7 +20,7 @@ NEEDED = (
     "/usr/share/lua/5.1/resty/lrucache.lua",
     "/usr/share/lua/5.1/openssl/pkey.lua",
 )
-STARTS_WITHIN_S = 20.0
+STARTS_WITHIN_S = 60.0
 
 
 def missing() -> str:
@@ -38,8 +40,7 @@ class Nginx:
     """
 
     def __init__(self, data: Path, **told: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        (self.port,) = free_ports(1)  # which it comes back to: nobody else is given it meanwhile
         self._data = data
         self.log = data / "gateway.log"
         self._told = {f"MODELYARD_GATEWAY__{name}": value for name, value in told.items()}
@@ -88,5 +89,5 @@ class Nginx:
         """End it."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(40)
+            self._process.wait(STARTS_WITHIN_S)
             self._process = None
