@@ -114,10 +114,10 @@ def test_a_full_queue_is_waited_for_and_not_for_ever(short_folder: str) -> None:
         return taken
 
     async def calls(listener: socket.socket) -> None:
-        async with upstream(connect_s=0.2) as door:
-            taken = await fill(door)
+        async with upstream(connect_s=0.2) as hasty, upstream(connect_s=60) as patient:
+            taken = await fill(hasty)
             assert taken
-            waiting = asyncio.create_task(door.dial(route_to(path)))
+            waiting = asyncio.create_task(patient.dial(route_to(path)))
             await asyncio.sleep(0)
             accepted = [(await asyncio.to_thread(listener.accept))[0] for _ in taken]
             for each in [*taken, *accepted, await waiting]:

@@ -234,7 +234,7 @@ def test_a_models_own_limit_holds_for_messages_too(stage: Stage) -> None:
 
 
 def stalls(send: Callable[[bytes], None], sock: socket.socket) -> int:
-    """How many messages of 256 KiB are taken until one is not for half a second."""
+    """How many messages of 256 KiB are taken until one is not for half a second; the first is waited for."""
     taken = threading.Semaphore(0)
 
     def pour() -> None:
@@ -247,7 +247,8 @@ def stalls(send: Callable[[bytes], None], sock: socket.socket) -> int:
 
     thread = threading.Thread(target=pour)
     thread.start()
-    count = 0
+    assert taken.acquire(timeout=60)
+    count = 1
     while taken.acquire(timeout=0.5):
         count += 1
         assert count < 200, "everything is taken although nobody reads"

@@ -56,6 +56,7 @@ def test_a_large_answer_waits_for_a_slow_caller(stage: Stage, scaled: Callable[[
         digest, count = hashlib.sha256(body), len(body)
         while count < size:
             piece = conn.recv(MIB)
+            assert piece, f"closed after {count} bytes"
             digest.update(piece)
             count += len(piece)
     assert digest.digest() == hashlib.sha256(bytes(range(256)) * (size // 256)).digest()
@@ -79,7 +80,10 @@ def test_a_large_call_waits_for_a_slow_app(stage: Stage) -> None:
         release.wait(60)
         left = size
         while left:
-            left -= len(conn.recv(min(left, MIB)))
+            piece = conn.recv(min(left, MIB))
+            if not piece:
+                return False
+            left -= len(piece)
         return ok(b"took it")(request, conn)
 
     stage.deploy(sip, reads_body=False)
