@@ -19,7 +19,8 @@ from modelyard.store.database import Database
 from modelyard.store.tables import BusOffsetRow
 
 DEADLINE_S = 60.0
-SESSION_S = 1.5
+SESSION_S = 5.0
+"""Long enough for a loaded machine to show a sign of life, and waited for wherever a member is killed."""
 
 Take = Callable[[Delivered], None]
 
