@@ -19,6 +19,7 @@ LIMITED = ("memory", "pids", "cpu")
 
 _OWN_PROCESSES = 8  # bubblewrap's own, and room for what ends while the next begins
 _PERIOD_US = 100_000
+_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,8 @@ class Cgroups:
         """A group for one start of this instance; what cannot be made is left out, and its limit is soft."""
         folders: dict[str, Path] = {}
         for hierarchy in self._hierarchies:
-            folder = hierarchy.folder / PARENT / f"{instance}.{os.getpid()}"
             with contextlib.suppress(OSError):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder = _made(hierarchy, f"{instance}.{os.getpid()}")
                 folders |= {name: folder for name in hierarchy.controllers if _limited(folder, name, limits, unified=hierarchy.unified)}
         return Group(folders)
 
@@ -81,6 +81,17 @@ class Cgroups:
         for hierarchy in self._hierarchies:
             with contextlib.suppress(OSError):
                 (hierarchy.folder / PARENT).rmdir()
+
+
+def _made(hierarchy: Hierarchy, name: str) -> Path:
+    """The folder of a group. The one that it lies in goes with any platform that ends while no group is in it: it is made anew."""
+    folder = hierarchy.folder / PARENT / name
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(exist_ok=True)
+            return folder
+        _usable(hierarchy)
+    raise FileNotFoundError(folder)
 
 
 def _limited(folder: Path, controller: str, limits: Limits, *, unified: bool) -> bool:

@@ -1,7 +1,9 @@
 """Groups over folders that stand in for both versions of cgroup: where they are made, and what is written."""
 
 import os
+import random
 import subprocess
+import threading
 
 import pytest
 
@@ -18,6 +20,8 @@ def read(folder):
 
 def test_v1_limits_are_written_below_the_platforms_own_group(tmp_path):
     trees = {name: tmp_path / name for name in ("memory", "pids", "cpu")}
+    for folder in trees.values():
+        folder.mkdir()
     groups = Cgroups(tuple(Hierarchy(folder, frozenset({name})) for name, folder in trees.items()))
     groups.make("a", LIMITS)
     made = f"modelyard/a.{os.getpid()}"
@@ -32,6 +36,27 @@ def test_v2_limits_are_written_into_one_group(tmp_path):
     told = read(tmp_path / f"modelyard/a.{os.getpid()}")
     assert told["memory.max"] == str(64 * MIB)
     assert (told["memory.swap.max"], told["memory.oom.group"], told["pids.max"], told["cpu.max"]) == ("0", "1", "28", "50000 100000")
+
+
+def test_every_start_has_its_group_though_other_platforms_end_meanwhile(tmp_path):
+    groups, theirs = (Cgroups((Hierarchy(tmp_path, frozenset({"freezer"})),)) for _ in range(2))
+    over = threading.Event()
+
+    def end_again_and_again():
+        pauses = random.Random(1)
+        while not over.wait(pauses.uniform(0, 0.0003)):
+            theirs.close()
+
+    other = threading.Thread(target=end_again_and_again)
+    other.start()
+    try:
+        for _ in range(2000):
+            group = groups.make("a", LIMITS)
+            assert (tmp_path / f"modelyard/a.{os.getpid()}").is_dir()
+            group.remove()
+    finally:
+        over.set()
+        other.join()
 
 
 def test_what_is_soft_is_named():
