@@ -14,6 +14,7 @@ from modelyard.runtime.probe import wait_ready
 from modelyard.runtime.process import RuntimeFolders
 from modelyard.runtime.runtime import InstanceSpec, Listener, Role, Runtime
 
+DEADLINE_S = 60.0
 SOURCE = """
 import http.server, json, os, socket, sys
 
@@ -98,9 +99,9 @@ class World:
         """Start an instance, and wait until it answers."""
         made = self.create(name, *options, limits=limits, version=version, **plan)
         start = self.runtime.start(name)
-        return start, wait_ready(self.runtime, name, start, made, 20)
+        return start, wait_ready(self.runtime, name, start, made, DEADLINE_S)
 
-    def evaluate(self, name: str, at: tuple[int, Listener], code: str, timeout_s: float = 20) -> Any:
+    def evaluate(self, name: str, at: tuple[int, Listener], code: str, timeout_s: float = DEADLINE_S) -> Any:
         """Run code inside the app, and return what it put into `answer`."""
         start, address = at
         connection = http.client.HTTPConnection("localhost", address.port)
