@@ -20,7 +20,10 @@ REST = b"y\r\n\r\n"
 class Hasty(HttpProtocol):
     """As the server's, for people with less time."""
 
-    head_s = 0.3
+    head_s = 1.0
+
+
+LONGER_S = 1.5 * Hasty.head_s
 
 
 class Slow:
@@ -100,13 +103,13 @@ def test_whoever_waits_for_an_answer_or_between_two_requests_is_let_be(dial: Cal
     with dial() as conn:
         conn.sendall(HALF + REST)
         assert app.began.wait(WITHIN_S)
-        conn.settimeout(3 * Hasty.head_s)
+        conn.settimeout(LONGER_S)
         with pytest.raises(TimeoutError):
             conn.recv(100)
         app.may_answer.set()
         conn.settimeout(WITHIN_S)
         assert conn.recv(100).startswith(b"HTTP/1.1 200 ")
-        conn.settimeout(3 * Hasty.head_s)
+        conn.settimeout(LONGER_S)
         with pytest.raises(TimeoutError):
             conn.recv(100)
         conn.settimeout(WITHIN_S)
@@ -119,7 +122,7 @@ def test_a_head_behind_an_answer_that_is_under_way_is_waited_for(dial: Callable[
     with dial() as conn:
         conn.sendall(HALF + REST + HALF)
         assert app.began.wait(WITHIN_S)
-        conn.settimeout(3 * Hasty.head_s)
+        conn.settimeout(LONGER_S)
         with pytest.raises(TimeoutError):
             conn.recv(100)
         app.may_answer.set()
