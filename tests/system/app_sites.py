@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx2
-from browsing import Site
+from browsing import Site, patient
 from playwright.sync_api import BrowserContext
 
 from auth_service.sessions import Sessions
@@ -31,7 +31,7 @@ def deploy(site: Site, owner: str, name: str, zip_bytes: bytes) -> None:
 def signed_in(site: Site, username: str) -> Iterator[BrowserContext]:
     """A browser that a one-time link has signed in as this user, who exists."""
     ticket = Sessions(site.running.database, 3600.0, time.time).new_ticket(username)
-    context = site.browser.new_context()
+    context = patient(site.browser.new_context())
     page = context.new_page()
     page.goto(f"{site.url}/first/{ticket}")
     page.close()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 from sqlalchemy import func, select
 
 from modelyard.embedded import Running, started
@@ -15,6 +15,9 @@ from modelyard.run.settings import load_settings
 from modelyard.store.tables import VersionRow
 
 READY_MS = 120_000
+SLOW_MS = 60_000
+"""What a page shows is waited for as long as a loaded machine takes."""
+expect.set_options(timeout=SLOW_MS)
 SWITCHES = (
     "--no-sandbox",
     "--disable-gpu",
@@ -41,11 +44,17 @@ class Site:
         return self.running.url
 
     def context(self, **options) -> BrowserContext:
-        return self.browser.new_context(storage_state=self.session, **options)
+        return patient(self.browser.new_context(storage_state=self.session, **options))
 
     def versions(self) -> int:
         with self.running.database.read() as session:
             return session.scalar(select(func.count()).select_from(VersionRow)) or 0
+
+
+def patient(context: BrowserContext) -> BrowserContext:
+    """The context, whose pages are waited for as long as a loaded machine takes."""
+    context.set_default_timeout(SLOW_MS)
+    return context
 
 
 @contextmanager
@@ -57,7 +66,7 @@ def watched(context: BrowserContext, url: str, *expected: str) -> Iterator[Page]
     """
     asked: list[str] = []
     wrong: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
+    patient(context).on("request", lambda request: asked.append(request.url))
     page = context.new_page()
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
@@ -75,7 +84,7 @@ def open_site(base: Path, **settings: object) -> Iterator[Site]:
         folder.chmod(folder.stat().st_mode | 0o055)
     with started(load_settings(data=base / "data", port=0, **settings)) as running, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(SWITCHES))
-        context = browser.new_context()
+        context = patient(browser.new_context())
         page = context.new_page()
         page.goto(running.first_link)
         assert page.url == f"{running.url}/"

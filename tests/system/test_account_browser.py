@@ -61,7 +61,7 @@ def test_the_guide_s_journey_of_a_member(site, scripts):
         page.goto(f"{site.url}/upload")
         assert page.url == f"{site.url}/login?next=%2Fupload"
         log_in(page, username)
-        assert page.url == f"{site.url}/upload"
+        expect(page).to_have_url(f"{site.url}/upload")
         assert page.get_by_label("Username").input_value() == username
         url = upload(page, name)
         assert url == f"{site.url}/m/{username}/{name}/"
@@ -72,7 +72,7 @@ def test_the_guide_s_journey_of_a_member(site, scripts):
         assert key not in page.content()
         page.get_by_role("button", name="Revoke camera").click()
         expect(page.get_by_text("The key is revoked.")).to_be_visible()
-        until(lambda: call(url, key).status_code == 401, "the key is refused", 5)
+        until(lambda: call(url, key).status_code == 401, "the key is refused")
         sign_out(page)
         for path in ("/", "/upload", "/account", f"/console/{username}/{name}"):
             page.goto(site.url + path)
@@ -155,7 +155,7 @@ def test_a_model_is_shared_read_and_deleted(site):
         page.get_by_label("Anybody, without a credential").check()
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_text("Saved: anybody may call it.")).to_be_visible()
-        until(lambda: httpx2.post(f"{url}predict", json={"input": "hello"}, timeout=60).status_code == 200, "anybody may call", 10)
+        until(lambda: httpx2.post(f"{url}predict", json={"input": "hello"}, timeout=60).status_code == 200, "anybody may call")
         page.wait_for_load_state()
         page.get_by_role("button", name="Read again").click()
         expect(page.locator("[data-output] .log")).to_contain_text("gunicorn")

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 from app_sites import deploy, owner_of, signed_in
-from browsing import Site, open_site
+from browsing import SLOW_MS, Site, open_site
 from playwright.sync_api import Page, expect
 from yard import zipped
 
 pytestmark = [pytest.mark.browser, pytest.mark.sandbox]
 
-SLOW_MS = 60_000
 GRADIO = zipped(
     {
         "modelyard.toml": b'[app]\ncommand = "env GRADIO_SERVER_PORT=$PORT python app.py"\n',
@@ -58,7 +57,6 @@ def mia(site: Site) -> Iterator[Page]:
     deploy(site, "mia", "greeter", GRADIO)
     deploy(site, "mia", "counter", STREAMLIT)
     with signed_in(site, "mia") as context:
-        context.set_default_timeout(SLOW_MS)
         yield context.new_page()
 
 

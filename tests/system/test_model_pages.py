@@ -16,7 +16,6 @@ from test_browser_looks import CONTRASTS, LEAST_CONTRAST
 pytestmark = pytest.mark.browser
 
 PICTURE = {"name": "scene.png", "mimeType": "image/png", "buffer": encoded(scene())}
-SLOW_MS = 60_000
 # A file on its way from outside the browser, as the page's own events carry it.
 HAND_OVER = """([kind, bytes]) => {
     const carried = new DataTransfer();
@@ -25,14 +24,6 @@ HAND_OVER = """([kind, bytes]) => {
                                   : new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true });
     document.body.dispatchEvent(told);
 }"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patient() -> Iterator[None]:
-    """What a page shows is waited for as long as a loaded machine takes."""
-    expect.set_options(timeout=SLOW_MS)
-    yield
-    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture(scope="module")
