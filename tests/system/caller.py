@@ -10,7 +10,7 @@ class Caller:
 
     http: httpx2.Client
 
-    def upload(self, owner: str, name: str, zip_bytes: bytes, *, wait_s: int = 60, key: str | None = None) -> httpx2.Response:
+    def upload(self, owner: str, name: str, zip_bytes: bytes, *, wait_s: int = 300, key: str | None = None) -> httpx2.Response:
         """Upload as the guide does."""
         headers = {"prefer": f"wait={wait_s}"} if wait_s else {}
         if key:

@@ -11,14 +11,14 @@ from typing import Any
 import httpx2
 from caller import Caller
 from copies import Copy
-from yard import until
+from yard import ANSWER_S, until
 
 from modelyard.run.unix_socket import process_mark
 
 ROLES = ("auth", "upload", "builder", "inference", "runner", "gateway")
 LISTENING = ("auth", "upload", "gateway")
-UP_S = 60.0
-DOWN_S = 40.0
+UP_S = 120.0
+DOWN_S = 90.0
 
 
 def anew(words: Sequence[str], variables: Mapping[str, str], said: Path) -> "subprocess.Popen[bytes]":
@@ -125,7 +125,7 @@ class Several(Caller):
         url = until(self._gateway_url, "the gateway says where it listens", UP_S)
         until((self.data / "owner.token").is_file, "the owner has a key", UP_S)
         token = (self.data / "owner.token").read_text().strip()
-        self.http = httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=90)
+        self.http = httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=ANSWER_S)
         self.url = url
         self.wait_until_healthy()
 

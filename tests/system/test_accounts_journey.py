@@ -9,7 +9,7 @@ from typing import Protocol
 
 import httpx2
 import pytest
-from yard import Yard, flask_app, until
+from yard import ANSWER_S, Yard, flask_app, until
 
 from modelyard import Client
 from modelyard.client import Access, ProblemError
@@ -106,10 +106,10 @@ def token(ada: Person) -> str:
     token = ada.log_in()
     taken = httpx2.post(
         f"{ada.yard.url}/upload",
-        headers={"authorization": f"Bearer {token}", "prefer": "wait=60"},
+        headers={"authorization": f"Bearer {token}", "prefer": "wait=300"},
         data={"username": "ada", "model_name": "fruit"},
         files={"file": ("fruit.zip", flask_app("fruit"), "application/zip")},
-        timeout=90,
+        timeout=ANSWER_S,
     )
     assert (taken.status_code, taken.json()["status"]) == (202, "ready"), taken.text
     return token

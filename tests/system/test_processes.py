@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-from several import ROLES, Several
+from several import DOWN_S, ROLES, UP_S, Several
 from test_journey import guide_zip
-from yard import flask_app, marked, until
+from yard import ANSWER_S, flask_app, marked, until
 
 if TYPE_CHECKING:
     from parts.kafka import Kafka
@@ -96,10 +96,10 @@ def test_an_account_signs_in_uploads_and_calls_with_a_key_and_a_token(several: S
     granted = httpx2.post(f"{several.url}/auth/token", data=form, timeout=60)
     assert granted.status_code == 200, granted.text
     bearer = {"authorization": f"Bearer {granted.json()['access_token']}"}
-    with httpx2.Client(base_url=several.url, headers=bearer, timeout=90) as ada:
+    with httpx2.Client(base_url=several.url, headers=bearer, timeout=ANSWER_S) as ada:
         key = ada.post("/auth/keys", json={"name": "calls", "scopes": ["predict"]}).json()["key"]
         files = {"file": ("a.zip", flask_app("ada"), "application/zip")}
-        sent = ada.post("/upload", data={"username": "ada", "model_name": "app"}, files=files, headers={"prefer": "wait=60"})
+        sent = ada.post("/upload", data={"username": "ada", "model_name": "app"}, files=files, headers={"prefer": "wait=300"})
         assert (sent.status_code, sent.json()["status"]) == (202, "ready"), sent.text
         assert ada.post("/m/ada/app/predict", json={"input": "x"}).json()["name"] == "ada"
     by_key = httpx2.post(f"{several.url}/m/ada/app/predict", json={}, headers={"authorization": f"Bearer {key}"}, timeout=60)
@@ -173,7 +173,7 @@ def test_the_callers_address_and_request_id_are_the_gateways(several: Several) -
 
 def test_two_of_each_take_thirty_uploads_at_once(several: Several, scaled: Callable[[int], int]) -> None:
     more = [several.start(role) for role in ("upload", "builder", "inference")]
-    until(lambda: all(len(several.http.get("/health").json()["roles"][part.role]) == 2 for part in more), "the second ones are seen", 60)
+    until(lambda: all(len(several.http.get("/health").json()["roles"][part.role]) == 2 for part in more), "the second ones are seen", UP_S)
     several.wait_until_healthy()
     zips = [flask_app(f"app-{number}") for number in range(scaled(120))]
 
@@ -205,21 +205,21 @@ def test_an_upload_ends_while_its_process_is_told_to_end(several: Several) -> No
         body = _multipart("drained", "app", flask_app("drained"))
         yield body[:100]
         waits.set()
-        assert going.wait(30)
+        assert going.wait(60)
         yield body[100:]
 
     going = threading.Event()
     headers = {"content-type": "multipart/form-data; boundary=edge"}
     with ThreadPoolExecutor(1) as background:
         sent = background.submit(several.http.post, "/upload", content=slowly(), headers=headers)
-        assert waits.wait(30)
+        assert waits.wait(60)
         until(lambda: any((several.data / "staging").iterdir()), "the upload has begun")
         upload.process.terminate()
         other = several.start("upload")
         going.set()
         assert sent.result(60).status_code == 202
-    assert upload.process.wait(30) == 0
-    until(lambda: "serves" in other.said.read_text(), "the next one serves", 60)
+    assert upload.process.wait(DOWN_S) == 0
+    until(lambda: "serves" in other.said.read_text(), "the next one serves", UP_S)
     several.wait_until_healthy()
 
 
@@ -245,7 +245,7 @@ def test_a_runner_that_is_killed_is_followed_by_the_one_that_stands_by(several: 
     assert several.predict("runner", "app").status_code == 200
     (leader,) = several.of("runner")
     standby = several.start("runner")
-    until(lambda: sorted(several.http.get("/health").json()["roles"]["runner"]) == ["healthy", "standby"], "one stands by", 60)
+    until(lambda: sorted(several.http.get("/health").json()["roles"]["runner"]) == ["healthy", "standby"], "one stands by", UP_S)
     with ThreadPoolExecutor(1) as background:
         open_call = background.submit(several.http.get, "/m/runner/app/slow")
         until(lambda: "slow begins" in several.http.get("/models/runner/app/logs").text, "the call is on its way")

@@ -1,6 +1,7 @@
 """The server's second day: stopped or killed, and started again on the same folder, it goes on where it was."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,9 @@ def told(yard: Yard, name: str) -> list[tuple[str, str | None]]:
 
 def named(folder: Path, word: str) -> list[Path]:
     """What in the folder has this word in its name."""
-    return [path for path in folder.rglob(f"*{word}*") if "uv-cache" not in path.parts]
+    # By `walk`: the server makes and removes folders meanwhile.
+    found = (Path(base, name) for base, folders, files in os.walk(folder) for name in (*folders, *files) if word in name)
+    return [path for path in found if "uv-cache" not in path.parts]
 
 
 @pytest.mark.slow

@@ -30,6 +30,9 @@ def health():
 """
 REQUIREMENTS = b"flask==3.0.0\n"
 
+ANSWER_S = 330.0
+"""Somewhat longer than a server lets anybody wait."""
+
 T = TypeVar("T")
 
 
@@ -85,10 +88,12 @@ class Yard(Caller):
             often = {"MODELYARD_LIMITS__API_PER_MINUTE": "1000000", "MODELYARD_LIMITS__ANONYMOUS_PER_MINUTE": "1000000"}
             # A deletion answers with its end on a slow machine too.
             often["MODELYARD_UPLOAD__DELETE_WAIT_S"] = "60"
+            # And a call with the end of its model's start.
+            often["MODELYARD_RUN__HOLD_S"] = "120"
             self.process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **often, **self._variables})
-        self.url = until(self._answers, "the server answers", 60)
+        self.url = until(self._answers, "the server answers", 120)
         self.token = (self.data / "owner.token").read_text().strip()
-        self.http = httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {self.token}"}, timeout=90)
+        self.http = httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {self.token}"}, timeout=ANSWER_S)
 
     def _answers(self) -> str:
         assert self.process is not None
@@ -117,7 +122,7 @@ class Yard(Caller):
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=40)
+        code = self.process.wait(timeout=90)
         self.http.close()
         return code
 
