@@ -65,9 +65,9 @@ def token(
 def migrate(
     invocation: Invocation,
     *,
-    roles: Annotated[bool, typer.Option("--roles", help="Make one Postgres role a service as well, with the least rights.")] = False,
+    roles: Annotated[bool, typer.Option("--roles", help="Also make a Postgres role for each service, with the least rights.")] = False,
     log_ins: Annotated[
-        Path | None, typer.Option("--log-ins", metavar="DIR", help="As --roles, and make a log-in a service; DIR gets their passwords.")
+        Path | None, typer.Option("--log-ins", metavar="DIR", help="As --roles, with a log-in for each service; DIR gets their passwords.")
     ] = None,
 ) -> None:
     """Bring the database to the newest schema.
@@ -126,7 +126,7 @@ def _announce(screen: Screen, running: "Running") -> None:
     screen.say(f"  data      {running.data}")
     here = "" if running.data == user_data_path("modelyard") else f" --data {running.data}"
     screen.say(f"  token     modelyard token{here}")
-    screen.say("  upload    modelyard upload DIR")
+    screen.say(f"  upload    modelyard upload DIR{here}")
     for name in running.awaited:
         screen.say(f"  {name:<9} modelyard models pull {name}{here}  (its weights are not here yet)")
     screen.say("  end       Ctrl-C")
