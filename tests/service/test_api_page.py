@@ -1,4 +1,4 @@
-"""The page on the API names every call and every status, and nothing else."""
+"""The page on the API names every call, every state and every status, and nothing else."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from stage import Stage
 
 from modelyard.cli.failures import ExitCode
+from modelyard.domain.states import BuildState, InstanceState, VersionState
 from modelyard.web.problems import STATUS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -36,3 +37,8 @@ def test_every_call_is_in_a_table_and_no_other_is(stage: Stage) -> None:
 def test_every_status_and_every_exit_status_is_in_a_table() -> None:
     statuses = {int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
     assert statuses == set(STATUS.values()) | set(ExitCode)
+
+
+def test_every_state_is_told_of() -> None:
+    states = set(re.findall(r"`([a-z_]+)`", PAGE.partition("## States")[2].partition("\n## ")[0]))
+    assert states - {"status", "state", "reason", "message", "mend"} == {*VersionState, *BuildState, *InstanceState}
