@@ -36,7 +36,7 @@ def gc(
     *,
     caches: Annotated[bool, typer.Option("--caches", help="Also what only makes later builds faster.")] = False,
 ) -> None:
-    """Remove what no model needs: leftovers of a crash. A running server does so by itself, every minute.
+    """Remove what a crash left behind, where no server runs; a running one does so by itself, every minute.
 
     Examples:
       modelyard gc

@@ -19,7 +19,7 @@ def down(
     volumes: Annotated[bool, typer.Option("--volumes", help="Images and volumes too: models must then be built again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
 ) -> None:
-    """Remove this data folder's containers from the engine; nothing of anybody else's, and nothing of the folder itself.
+    """Once the server has ended, remove this data folder's containers from the engine; nothing of others, nothing in the folder.
 
     Examples:
       modelyard down --dry-run
