@@ -91,6 +91,18 @@ class Keys:
                 raise NotFound
             return [key_view(row) for row in repository.keys_of(session, known.account.id)]
 
+    def one(self, caller: Principal, key_id: str) -> Key:
+        """A key that was not revoked.
+
+        Raises:
+            NotFound: There is no such key that the caller may act on.
+        """
+        with self._database.read() as session:
+            row = repository.key_seen(session, key_id, _sees(caller))
+            if row is None:
+                raise NotFound
+            return key_view(row)
+
     def revoke(self, caller: Principal, key_id: str, actor: Actor) -> None:
         """End a key everywhere.
 
@@ -99,7 +111,7 @@ class Keys:
         """
         now = self._clock()
         with self._database.write() as session:
-            row = repository.key_seen(session, key_id, _sees(caller))
+            row = repository.hold_key_seen(session, key_id, _sees(caller))
             if row is None:
                 raise NotFound
             repository.revoke_key(session, row, now)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import CursorResult, delete, select
+from sqlalchemy import CursorResult, Select, delete, select
 from sqlalchemy.orm import Session
 
 from modelyard.domain.accounts import SessionKind, TicketPurpose
@@ -67,15 +67,24 @@ def good_keys_of(session: Session, account_id: str, now: float) -> Sequence[ApiK
 
 
 def key_seen(session: Session, key_id: str, sees: str | None) -> ApiKeyRow | None:
-    """The key, where it was not revoked and the caller may act on it; held until the commit.
+    """The key, where it was not revoked and the caller may act on it.
 
     Args:
         sees: See `Principal.sees`.
     """
+    return session.scalars(_keys_seen(key_id, sees)).first()
+
+
+def hold_key_seen(session: Session, key_id: str, sees: str | None) -> ApiKeyRow | None:
+    """The same, held until the commit."""
+    return session.scalars(_keys_seen(key_id, sees).with_for_update(of=ApiKeyRow)).first()
+
+
+def _keys_seen(key_id: str, sees: str | None) -> Select[ApiKeyRow]:
     kept = select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.revoked_at.is_(None))
     if sees is not None:
         kept = kept.join(AccountRow, AccountRow.id == ApiKeyRow.account_id).where(AccountRow.username == sees)
-    return session.scalars(kept.with_for_update(of=ApiKeyRow)).first()
+    return kept
 
 
 def end_of_key(session: Session, credential: str) -> float | None:

@@ -53,6 +53,11 @@ def _key_forms(router: APIRouter, doors: Doors, shown: Pages) -> None:
             return shown.refuse(request, TEMPLATE, values, made, {"name", "scopes", "days"})
         return shown.render(request, TEMPLATE, {**_values(doors, caller), "made": made}, 201)
 
+    @router.get(PAGE + "/keys/{key_id}/revoke", dependencies=_OWN)
+    def ask_to_revoke(request: Request, key_id: str, caller: Caller) -> Response:
+        """Whether they mean it: a key that is gone does not come back, and the programs that have it stand still."""
+        return shown.render(request, "revoke.html", {"key": doors.keys.one(caller, key_id), "scope_words": scope_words})
+
     @router.post(PAGE + "/keys/{key_id}/revoke", dependencies=_OWN)
     def revoke_key(key_id: str, caller: Caller, actor: Acting) -> Response:
         """End a key."""

@@ -24,7 +24,7 @@ def key_wish(form: Form) -> KeyWish:
     """The wish as it was typed; its scopes are checked by whoever makes the key.
 
     Raises:
-        Invalid: `key_name_invalid`, `key_life_invalid` or `scope_missing`.
+        Invalid: `key_name_invalid`, `key_life_invalid`, `scope_wider` or `scope_missing`.
     """
     name, model, days = form.one("name").strip(), form.one("model").strip(), form.one("days")
     if not _NAME.fullmatch(name):
@@ -32,6 +32,9 @@ def key_wish(form: Form) -> KeyWish:
     if days not in dict(LIVES):
         raise _refused("key_life_invalid", "days", "A key ends after one of the times in the list, or never.", "Choose one of them.")
     scopes = [*form.all("scopes"), *([ONE_MODEL + model] if model else [])]
+    if model and Scope.PREDICT in scopes:
+        what = "With the box for calling models ticked, the key is good for more than this one model."
+        raise _refused("scope_wider", "scopes", what, f"Untick it for a key to {model} alone, or leave the one model empty.")
     if not scopes:
         raise _refused("scope_missing", "scopes", "The key is good for nothing yet.", "Choose what it is good for, or name one model.")
     return KeyWish(name, scopes, float(days) * DAY_S if days else None)

@@ -232,6 +232,10 @@ def test_a_key_is_shown_once_calls_and_is_revoked(house):
     program = house.client(key)
     assert program.get("/models/ada").status_code == 200
     key_id = key.split("_")[1]
+    asked = ada.get(f"/account/keys/{key_id}/revoke", headers=PAGE).text
+    assert "Revoke camera?" in asked
+    assert "See models, builds and logs" in asked
+    assert program.get("/models/ada").status_code == 200
     answer = send(ada, f"/account/keys/{key_id}/revoke")
     assert (answer.status_code, answer.headers["location"]) == (303, "/account?done=revoked")
     house.credentials.refresh()
@@ -254,7 +258,8 @@ def test_a_key_for_one_model_is_good_for_it_alone(house):
         ({"name": "a\x00b"}, "name"),
         ({"scopes": []}, "scopes"),
         ({"scopes": "all"}, "scopes"),
-        ({"model": "ada"}, "scopes"),
+        ({"model": "ada", "scopes": []}, "scopes"),
+        ({"model": "ada/fruit"}, "scopes"),
         ({"days": "1000000"}, "days"),
         ({"scopes": "admin"}, ""),
     ],
@@ -296,8 +301,8 @@ def test_nobody_revokes_the_key_of_another_or_ends_their_log_in(house):
         f"/account/sessions/{session['id']}/end",
         "/account/sessions/x/end",
     )
-    answers = [send(ada, path) for path in paths]
-    assert [each.status_code for each in answers] == [404] * 4
+    answers = [send(ada, path) for path in paths] + [ada.get(path, headers=PAGE) for path in paths[:2]]
+    assert [each.status_code for each in answers] == [404] * 6
     assert len({each.text for each in answers}) == 1
     house.credentials.refresh()
     assert house.client(key.text).get("/auth/me").status_code == 200
