@@ -1,15 +1,16 @@
 """The gate of models' own hosts: a ticket becomes a cookie there, and the cookie counts for the pages of that host alone."""
 
 from collections.abc import Callable
-from html import escape
 from typing import Protocol
 from urllib.parse import parse_qs
 
 from anyio import to_thread
 
-from modelyard.domain.errors import NotFound, NotReady, Unauthenticated
+from modelyard.domain.errors import ModelyardError, NotFound, NotReady, Unauthenticated
 from modelyard.store.audit import Actor
-from modelyard.web.access import Asgi, Principal, Receive, Scope, Send, no_credential
+from modelyard.web import problems
+from modelyard.web.access import Asgi, Message, Principal, Receive, Scope, Send, no_credential
+from modelyard.web.apps_pages import error_page, page, send_page
 from modelyard.web.origins import OWN_SITE, SAFE, Headers, cross_site, headers_of, is_foreign, is_navigation, own_origin
 
 APP_COOKIE = "__Host-modelyard-app"
@@ -17,8 +18,6 @@ OURS = b"/.modelyard/"
 ENTER = OURS + b"enter"
 COOKIE_S = 12 * 3600
 """Seconds that a browser keeps the cookie; it ends with its session in any case."""
-_PAGE = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title><h1>{title}</h1><p>{text}</p>{link}"
-_NOT_KEPT = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
 
 Enter = Callable[[str, str, Actor], str | None]
 """Takes a ticket for the host of this label, and gives the cookie; None where it is not good, or was taken before."""
@@ -67,19 +66,33 @@ class AppsGate:
         await self._pass(scope, receive, send, found)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, found: Headers) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
         try:
-            await self._door(scope, receive, send)
-        except Unauthenticated:
-            _count(scope, None)
-            if not is_navigation(scope, found):
+            await self._door(scope, receive, noted)
+        except ModelyardError as error:
+            if isinstance(error, Unauthenticated):
+                _count(scope, None)
+            if started or not is_navigation(scope, found):
                 raise
-            await _send(send, 303, {**_NOT_KEPT, "location": self._way_back(scope, found)})
-        except NotReady as error:
-            if not is_navigation(scope, found):
-                raise
-            page = _PAGE.format(title="The model is starting", text=escape(f"{error.message} This page asks again."), link="")
-            again = {"refresh": str(error.retry_after_s or 1), "retry-after": str(error.retry_after_s or 1)}
-            await _send(send, 503, {**_NOT_KEPT, **again}, page)
+            await self._tell(error, scope, found, send)
+
+    async def _tell(self, error: ModelyardError, scope: Scope, found: Headers, send: Send) -> None:
+        """Answer a person, where the door has no answer of the app's."""
+        if isinstance(error, Unauthenticated):
+            await send_page(send, 303, {"location": self._way_back(scope, found)})
+        elif isinstance(error, NotReady):
+            soon = str(error.retry_after_s or 1)
+            text = page("The model is starting", f"{error.message} This page asks again.")
+            await send_page(send, 503, {"refresh": soon, "retry-after": soon}, text)
+        else:
+            again = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+            await send_page(send, problems.status_of(error), again, error_page(error, self._at_console(scope, found, "/")))
 
     @staticmethod
     def _check_origin(scope: Scope, found: Headers) -> None:
@@ -99,12 +112,12 @@ class AppsGate:
             raise cross_site()
         cookie = await to_thread.run_sync(self._take, scope)
         if cookie is None:
-            link = f"<p><a href='{escape(self._way_back(scope, found))}'>Open the model again</a></p>"
-            page = _PAGE.format(title="This link was used", text="It opens a model's pages once, within half a minute.", link=link)
-            await _send(send, 401, _NOT_KEPT, page)
+            again = (self._way_back(scope, found), "Open the model again")
+            text = page("This link was used", "It opens a model's pages once, within half a minute.", link=again)
+            await send_page(send, 401, {}, text)
             return
         kept = f"{APP_COOKIE}={cookie}; Max-Age={COOKIE_S}; Path=/; Secure; HttpOnly; SameSite=Lax"
-        await _send(send, 303, {**_NOT_KEPT, "location": "/", "set-cookie": kept})
+        await send_page(send, 303, {"location": "/", "set-cookie": kept})
 
     def _take(self, scope: Scope) -> str | None:
         ticket = parse_qs(scope["query_string"].decode("latin-1")).get("ticket", [""])[0]
@@ -113,8 +126,11 @@ class AppsGate:
         return self._enter(ticket, scope["state"]["label"], actor)
 
     def _way_back(self, scope: Scope, found: Headers) -> str:
+        return self._at_console(scope, found, f"/open/{scope['state']['label']}")
+
+    def _at_console(self, scope: Scope, found: Headers, path: str) -> str:
         _, colon, port = found.get("host", "").partition(":")
-        return f"{scope['scheme']}://{self._console}{colon}{port}/open/{scope['state']['label']}"
+        return f"{scope['scheme']}://{self._console}{colon}{port}{path}"
 
 
 def console_name(apps_domain: str, hosts: tuple[str, ...]) -> str:
@@ -143,12 +159,3 @@ def _app_cookie(scope: Scope) -> str | None:
     pairs = [pair.strip().partition("=") for value in values for pair in value.split(";")]
     found = [value for name, _, value in pairs if name == APP_COOKIE]
     return found[0] if len(found) == 1 else None
-
-
-async def _send(send: Send, status: int, told: dict[str, str], page: str = "") -> None:
-    body = page.encode()
-    policy = {"content-security-policy": "default-src 'none'", "content-type": "text/html; charset=utf-8"}
-    fields = {**policy, **told, "content-length": str(len(body))}
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,8 +1,12 @@
 """Models' own hosts: how a browser gets in, when its cookie counts, and when it ends."""
 
 import asyncio
+import html
 import json
+import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from stage import ORIGIN, Stage, unchanged
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from modelyard.domain.accounts import AccountState
+from modelyard.domain.errors import BadAnswer, Limited, ModelyardError, NotReady
 from modelyard.runtime.routes import Route, RouteState
 from modelyard.store import accounts, catalog
 from modelyard.store.account_tables import AccountRow
@@ -30,6 +35,8 @@ class Yard:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.seen: list[Scope] = []
+        self.fails: ModelyardError | None = None
+        """What becomes of a call that may be made, where the app does not answer it."""
         gate = AppsGate(self._door, stage.credentials, stage.auth.opening.enter, "localhost")
         self.app: Asgi = create_app(stage.services, stage.credentials, apps=gate)
         stage.ready("fruit", owner="mia")
@@ -46,6 +53,8 @@ class Yard:
             route = Route(*values, RouteState.COLD, public=found.public, shared_with=found.shared_with)
         principal = await scope["state"]["identify"](found.model_id) if found else None
         admit_call(principal, route.owner if route else "", route.name if route else scope["state"]["label"], route)
+        if self.fails is not None:
+            raise self.fails
         self.seen.append(scope)
         if scope["type"] == "websocket":
             await receive()
@@ -151,7 +160,9 @@ def test_a_ticket_is_good_once_for_thirty_seconds_and_on_its_own_host(yard: Yard
     refused = yard.host(yard.fruit).get(used, headers=NAVIGATION)
     assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
     assert f"http://localhost:8080/open/{yard.fruit}" in refused.text
-    assert refused.headers["content-security-policy"] == "default-src 'none'"
+    (style,) = re.findall("<style>(.*)</style>", refused.text)
+    named = b64encode(sha256(style.encode()).digest()).decode()
+    assert refused.headers["content-security-policy"].startswith(f"default-src 'none'; style-src 'sha256-{named}'; frame-ancestors 'none'")
     assert yard.host(yard.bread).get(led(), headers=NAVIGATION).status_code == 401
     late = led()
     yard.stage.ahead_s = 31.0
@@ -192,6 +203,27 @@ def test_who_may_call_may_open_and_nobody_else_learns_of_the_model(yard: Yard) -
 def test_a_program_has_no_pages_to_open(calm: Yard) -> None:
     refused = calm.console(token=calm.stage.member.text).get("/open/mia/fruit")
     assert (refused.status_code, refused.json()["code"]) == (403, "browser_needed")
+
+
+FAILURES = [
+    (BadAnswer("ended", "The <app> ended.", "Look into `modelyard logs`."), "The model&#x27;s answer is broken"),
+    (Limited("rate_limited", "Too many calls.", "Wait.", retry_after_s=7), "Too many requests"),
+    (NotReady("starting", "It starts.", "Wait.", retry_after_s=7), "The model is starting"),
+]
+
+
+@pytest.mark.parametrize(("error", "title"), FAILURES, ids=lambda each: each.code if isinstance(each, ModelyardError) else "")
+def test_a_person_is_told_in_a_page_what_a_program_is_told_in_a_document(yard: Yard, error: ModelyardError, title: str) -> None:
+    browser = yard.host(yard.fruit, yard.enter())
+    yard.fails = error
+    told = browser.get("/predict", headers={**OWN, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"})
+    shown = browser.get("/predict", headers={"sec-fetch-site": "none", **NAVIGATION})
+    assert (shown.status_code, told.json()["code"]) == (told.status_code, error.code)
+    assert [each.headers.get("retry-after") for each in (shown, told)] == [str(error.retry_after_s) if error.retry_after_s else None] * 2
+    assert shown.headers["content-type"].startswith("text/html")
+    assert f"<h1>{title}</h1>" in shown.text
+    assert html.escape(error.message) in shown.text
+    assert ('href="http://localhost:8080/"' in shown.text) != isinstance(error, NotReady)
 
 
 # --- when the cookie counts
