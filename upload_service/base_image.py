@@ -108,7 +108,7 @@ class BaseImages:
 
     def _asked(self, image: Json, log: Log) -> BaseImage:
         with self._throw_aways.made(log) as parts:
-            _, outcome = parts.run(Program(image["Id"], ("python3", "-I", "-S", "-c", PROBE)), Unheard(log))
+            outcome = parts.run(Program(image["Id"], ("python3", "-I", "-S", "-c", PROBE)), Unheard(log))
         try:
             told = json.loads(outcome.output)
         except ValueError:

@@ -8,10 +8,10 @@ from typing import IO, Any
 
 from modelyard.runtime import docker_engine
 from modelyard.runtime.engine import EngineRefusedError, Json
+from upload_service.engine import Conversation
 
 LONG_S = 3600.0
 """What takes as long as its bytes do: a load, a build, a transfer; the caller's own deadline is shorter."""
-PIECE_BYTES = 2 << 20
 TAR = {"Content-Type": "application/tar"}
 
 
@@ -78,21 +78,10 @@ class DockerEngine(docker_engine.DockerEngine):
         name, last = _parted(tag)
         self._ask(lambda api: _check(api.push(name, tag=last, stream=True, decode=True)))
 
-    def put(self, container: str, folder: str, tar: bytes) -> None:
+    def converse(self, container: str) -> Conversation:
         """See `BuildEngine`."""
-        self._ask(lambda api: api.put_archive(container, folder, tar))
-
-    def get(self, container: str, path: str) -> Generator[bytes, None, None]:
-        """See `BuildEngine`."""
-
-        def began(api: Any) -> Any:
-            url = api._url("/containers/{0}/archive", container)  # noqa: SLF001 - as `build`
-            response = api._get(url, params={"path": path}, headers={"Accept-Encoding": "identity"}, stream=True)  # noqa: SLF001 - as above
-            api._raise_for_status(response)  # noqa: SLF001 - as above
-            return response
-
-        with closing(self._ask(began)) as response:
-            yield from response.iter_content(PIECE_BYTES)
+        response = self._ask(lambda api: docker_engine.attached(api, container, stdin=1))
+        return _Conversation(response, docker_engine.framed(response))
 
     def create_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
         """See `BuildEngine`."""
@@ -115,6 +104,13 @@ class DockerEngine(docker_engine.DockerEngine):
     def disk(self) -> Json:
         """See `BuildEngine`."""
         return self._ask(lambda api: dict(api.df()))
+
+
+class _Conversation(docker_engine.AnswerStream):
+    """See `Conversation`."""
+
+    def send(self, content: bytes) -> None:
+        self._socket.sendall(content)
 
 
 def _matches(tag: str, pattern: str) -> bool:

@@ -3,9 +3,20 @@
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import IO, Protocol
 
-from modelyard.runtime.engine import Engine, EngineRefusedError, Json
+from modelyard.runtime.engine import Engine, EngineRefusedError, Json, Stream
 
-__all__ = ["BuildEngine", "EngineRefusedError", "Json"]
+__all__ = ["BuildEngine", "Conversation", "EngineRefusedError", "Json"]
+
+
+class Conversation(Stream[tuple[int, bytes]], Protocol):
+    """What a container prints, piece by piece, with the number of the output that it came on, 1 or 2; and a way to its input."""
+
+    def send(self, content: bytes) -> None:
+        """Give it to the container's input.
+
+        Raises:
+            OSError: There is nobody any more who reads.
+        """
 
 
 class BuildEngine(Engine, Protocol):
@@ -32,11 +43,8 @@ class BuildEngine(Engine, Protocol):
     def push(self, tag: str) -> None:
         """Send an image to its registry."""
 
-    def put(self, container: str, folder: str, tar: bytes) -> None:
-        """Unpack a tar into a folder of a container."""
-
-    def get(self, container: str, path: str) -> Generator[bytes, None, None]:
-        """A tar stream of a path of a container; to be closed, as `build`."""
+    def converse(self, container: str) -> Conversation:
+        """As `attach`, with the container's input; its config opens it."""
 
     def create_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
         """As `volume`, with options of its driver."""

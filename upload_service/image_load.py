@@ -5,7 +5,6 @@ layer. An engine that has a layer does not open its tar, so that only the new on
 """
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,21 +79,6 @@ def load_stream(config: bytes, layer: Layer, parents: int, tags: Sequence[str]) 
     yield head.tobuf(tarfile.USTAR_FORMAT if layer.size_bytes < 8**11 else tarfile.GNU_FORMAT)
     yield from layer.chunks()
     yield b"\0" * (-layer.size_bytes % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
-
-
-def small_tar(files: Mapping[str, tuple[bytes, int, int]]) -> bytes:
-    """A tar of small files: name to content, mode and owner; a name that ends with a slash is a folder."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, (content, mode, owner) in files.items():
-            entry = tarfile.TarInfo(name.rstrip("/"))
-            entry.mode, entry.uid, entry.gid = mode, owner, owner
-            if name.endswith("/"):
-                entry.type = tarfile.DIRTYPE
-            else:
-                entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return made.getvalue()
 
 
 def _small(name: str, content: bytes) -> Iterator[bytes]:

@@ -56,7 +56,7 @@ class Images:
         return self._engine.image(engine_names.environment_image(self._yard, reference))
 
     def add_environment(self, reference: str, base: BaseImage, stream: Iterable[bytes], server: str, told: Log) -> int:
-        """Make an environment's image from what the engine sends of its folder; returns the bytes of its files.
+        """Make an environment's image from what a container sends of its folder; returns the bytes of its files.
 
         Args:
             server: The folder of the server's own packages below the environment, or empty.

@@ -154,7 +154,7 @@ def copied_layer(
     open_folders: Iterable[str],
     spool: Path,
 ) -> Layer:
-    """What an engine sends of a folder, normalised, and files of ours.
+    """What a container sends of a folder, normalised, and files of ours.
 
     The stream comes from a container that ran uv on packages that somebody else made: each entry is checked as if it were hostile.
 
@@ -167,14 +167,18 @@ def copied_layer(
     Raises:
         BuildError: `install_refused`, naming the entry.
     """
-    with LayerWriter(spool) as writer, tarfile.open(fileobj=_Stream(stream), mode="r|", bufsize=READ_BYTES) as tar:
-        before: list[str] = []
-        for member in tar:
-            parts = _parts(member.name, root)
-            if parts <= before:
-                raise _refusal(member.name, "comes out of order")
-            before = parts
-            _copy(tar, member, "/".join(parts), writer, root, absolute)
+    with LayerWriter(spool) as writer:
+        try:
+            with tarfile.open(fileobj=_Pieces(stream), mode="r|", bufsize=READ_BYTES) as tar:
+                before: list[str] = []
+                for member in tar:
+                    parts = _parts(member.name, root)
+                    if parts <= before:
+                        raise _refusal(member.name, "comes out of order")
+                    before = parts
+                    _copy(tar, member, "/".join(parts), writer, root, absolute)
+        except tarfile.TarError as error:
+            raise BuildError("install_refused", f"What was installed is no whole tar: {error}.", "Upload again.") from error
         for name in sorted(files):
             writer.text(name, files[name])
         for name in sorted(open_folders):
@@ -270,3 +274,14 @@ class _Stream(io.RawIOBase):
             parts.append(taken)
             left -= len(taken)
         return b"".join(parts)
+
+
+class _Pieces(_Stream):
+    """Waits for no more than there is: what comes after the end of a tar need never come."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes, at most so many; none at the end."""
+        while not self._rest and (chunk := next(self._chunks, None)) is not None:
+            self._rest = memoryview(chunk)
+        taken, self._rest = (self._rest, memoryview(b"")) if size < 0 else (self._rest[:size], self._rest[size:])
+        return bytes(taken)

@@ -1,11 +1,12 @@
 """How packages get into an environment: one container may reach the index and runs nothing, the other runs uv and reaches nothing.
 
-The cache is a volume that only the first may write. The second sees it through an overlay whose upper side is thrown away: uv wants to
-write locks beside what it reads, and does not hash again what it finds there.
+The cache is a volume that only the first may write, as uv does not hash again what it finds there. The second reads it from where it is,
+through a cache of its own, since uv writes into the top of a cache whatever it does.
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,15 +21,16 @@ from upload_service.base_image import BaseImage
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log, disk_full, tells_of_a_full_disk
 from upload_service.engine import BuildEngine
-from upload_service.image_load import Recipe, configuration, load_stream, small_tar
+from upload_service.image_load import Recipe, configuration, load_stream
 from upload_service.image_recipes import BYTES, KIND, content_bytes
 from upload_service.layers import OPEN_FOLDER, PROGRAM, LayerWriter
 from upload_service.locks import SERVER_MARK, diagnose, index_words
-from upload_service.throw_away import MEMORY_BYTES, OUT_OF_MEMORY, USER, Program, ThrowAway, ThrowAways
+from upload_service.throw_away import MEMORY_BYTES, OUT_OF_MEMORY, USER, Program, Running, ThrowAway, ThrowAways
 from upload_service.tools import Outcome
 
-CACHE, OUT, TOOLS = "/cache", "/out", "usr/lib/modelyard-build"
+CACHE, OUT, TOOLS = install_program.CACHE.rpartition("/")[0], "/out", "usr/lib/modelyard-build"
 UV, PROGRAM_FILE = f"/{TOOLS}/uv", f"/{TOOLS}/install.py"
+CERTIFICATES = "ca.pem"
 SEEN_BYTES = 400
 RESOLVED = "Resolved "
 """What uv prints once it has found everything."""
@@ -60,23 +62,25 @@ class Phases:
 
     @contextmanager
     def installed(self, base: BaseImage, lock: str, log: Log) -> Iterator[Iterator[bytes]]:
-        """The environment of a lock, as the engine sends its folder `env`: a tar.
+        """The environment of a lock: a tar of its folder `env`, which comes while the end of it is being made.
 
         Raises:
             BuildError: `install_failed`, `index_unreachable`, `disk_full`, `tool_timeout`.
         """
         tools = self._tools(base, log)
         with self._throw_aways.made(log) as parts:
-            container, outcome = self._install(parts, tools, base, lock, hesitating := _Hesitating(log))
-            if outcome.status != install_program.NOT_CACHED:
-                hesitating.tell()
-            else:
+            try:
+                output = self._install(parts, tools, base, lock, hesitating := _Hesitating(log))
+            except _NotCachedError:
                 log("install: the cache lacks some of it; fetching")
                 self._fetch(parts, tools, base, lock, log)
-                container, outcome = self._install(parts, tools, base, lock, log)
-            if outcome.status:
-                raise _failure(outcome)
-            with closing(self._engine.get(container, f"{OUT}/env")) as environment:
+                output = self._install(parts, tools, base, lock, log)
+            except BuildError:
+                hesitating.tell()
+                raise
+            else:
+                hesitating.tell()
+            with closing(output) as environment:
                 yield environment
 
     def cache_bytes(self) -> int:
@@ -107,47 +111,46 @@ class Phases:
         image = self._engine.image(tag)
         return content_bytes(image) if image is not None else 0
 
-    def _install(self, parts: ThrowAway, tools: str, base: BaseImage, lock: str, log: Log) -> tuple[str, Outcome]:
-        """Phase B: no network, the cache behind an overlay."""
+    def _install(self, parts: ThrowAway, tools: str, base: BaseImage, lock: str, log: Log) -> Generator[bytes, None, None]:
+        """Phase B: no network, and of the cache nothing but to read; returns once the packages lie in the environment."""
         out, _ = parts.volume()
+        self._engine.volume(self.cache, self._cache_labels())
+        words = ("install", UV, base.executable, OUT, *index_words(self._settings))
+        variables = _variables(f"{install_program.SCRATCH}/uv")
+        program = Program(tools, self._words(base, words), variables, {OUT: out, CACHE: self.cache}, kept=[CACHE])
         with self._locks.held(_CACHE_LOCK, log, shared=True):
-            words = ("install", UV, base.executable, OUT, *index_words(self._settings))
-            mounts = {OUT: out, CACHE: self._overlay(parts)}
-            return parts.run(Program(tools, self._words(base, words), _variables(), mounts, files=self._files(lock)), log)
+            running = parts.started(program)
+            output = running.output(self._told(lock), log)
+            first = next(output, None)
+        if first is None:
+            raise _failure(running.ended())
+        return _whole(first, output, running)
 
     def _fetch(self, parts: ThrowAway, tools: str, base: BaseImage, lock: str, log: Log) -> None:
         """Phase A: the index, and nothing of the upload but names, versions and hashes."""
-        out, _ = parts.volume()
         network = self._settings.network or parts.network()
         with self._locks.held(_CACHE_LOCK, log):
-            self._engine.volume(self.cache, self._cache_labels())
-            words = ("fetch", UV, base.executable, OUT, *index_words(self._settings))
-            certificates = {"SSL_CERT_FILE": f"{OUT}/in/ca.pem"} if self._settings.ca_bundle else {}
-            files = self._files(lock, with_certificates=True)
-            program = Program(tools, self._words(base, words), _variables() | certificates, {OUT: out, CACHE: self.cache}, network, files)
-            _, outcome = parts.run(program, log)
+            words = ("fetch", UV, base.executable, f"{install_program.SCRATCH}/discarded", *index_words(self._settings))
+            certificates = {"SSL_CERT_FILE": f"{install_program.SCRATCH}/{CERTIFICATES}"} if self._settings.ca_bundle else {}
+            variables = _variables(install_program.CACHE) | certificates
+            program = Program(tools, self._words(base, words), variables, {CACHE: self.cache}, network)
+            outcome = parts.run(program, log, self._told(lock, with_certificates=True))
         if outcome.status:
             raise _failure(outcome)
 
     def _words(self, base: BaseImage, words: tuple[str, ...]) -> tuple[str, ...]:
         return (base.executable, "-I", "-S", PROGRAM_FILE, *words)
 
-    def _overlay(self, parts: ThrowAway) -> str:
-        lower = self._engine.volume(self.cache, self._cache_labels())
-        (_, upper), (_, work) = parts.volume(), parts.volume()
-        name, _ = parts.volume({"type": "overlay", "device": "overlay", "o": f"lowerdir={lower},upperdir={upper},workdir={work}"})
-        return name
-
     def _cache_labels(self) -> dict[str, str]:
         return {engine_names.YARD: self._yard, engine_names.ROLE: "cache"}
 
-    def _files(self, lock: str, *, with_certificates: bool = False) -> bytes:
+    def _told(self, lock: str, *, with_certificates: bool = False) -> bytes:
+        """What a phase is given, as `install_program` reads it."""
         own, _, server = lock.partition(SERVER_MARK + "\n")
-        files = {"in/": (b"", 0o755, 0)}
-        files |= {f"in/{name}.lock": (text.encode(), 0o644, 0) for name, text in (("own", own), ("server", server)) if text}
+        files = {name: text for name, text in (("own", own), ("server", server)) if text}
         if with_certificates and self._settings.ca_bundle:
-            files["in/ca.pem"] = (self._settings.ca_bundle.read_bytes(), 0o644, 0)
-        return small_tar(files)
+            files[CERTIFICATES] = self._settings.ca_bundle.read_text()
+        return json.dumps(files).encode() + b"\n"
 
     def _tools(self, base: BaseImage, log: Log) -> str:
         """The image that both phases run: the base, uv, our program, and folders that their user may write into."""
@@ -201,12 +204,23 @@ class _Hesitating:
             self._log(*held)
 
 
-def _variables() -> dict[str, str]:
+class _NotCachedError(BuildError):
+    """The cache lacks some of it."""
+
+
+def _whole(first: bytes, output: Iterator[bytes], running: Running) -> Generator[bytes, None, None]:
+    """The output; whoever reads a whole tar does not come to its end, and one that is cut short has a reason."""
+    yield first
+    yield from output
+    raise _failure(running.ended())
+
+
+def _variables(cache: str) -> dict[str, str]:
     return {
-        "HOME": "/tmp",  # noqa: S108 - inside a container
+        "HOME": str(install_program.SCRATCH),
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
-        "UV_CACHE_DIR": f"{CACHE}/uv",
+        "UV_CACHE_DIR": cache,
         "UV_NO_PROGRESS": "1",
         "NO_COLOR": "1",
         "PYTHONUNBUFFERED": "1",
@@ -223,6 +237,7 @@ def _failure(outcome: Outcome) -> BuildError:
         return BuildError(
             "install_failed", f"Installing the packages took more than {MEMORY_BYTES // GIB} GiB of memory.", "Depend on less."
         )
-    return BuildError(
+    kind = _NotCachedError if outcome.status == install_program.NOT_CACHED else BuildError
+    return kind(
         "install_failed", f"The packages cannot be installed: {' '.join(outcome.output.split())[-SEEN_BYTES:]}", "See the build's log."
     )

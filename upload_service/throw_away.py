@@ -6,27 +6,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 import structlog
 
 from modelyard.domain.plan import GIB, MIB
 from modelyard.runtime import engine_names
 from modelyard.runtime.arguments import OPEN_FILES, SANDBOX_UID
-from modelyard.runtime.engine import EngineAway, Stream
+from modelyard.runtime.engine import EngineAway
 from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError, Log
-from upload_service.engine import BuildEngine, EngineRefusedError, Json
+from upload_service.engine import BuildEngine, Conversation, EngineRefusedError, Json
+from upload_service.install_program import MARK
 from upload_service.tools import CHECK_EVERY_S, Lines, Outcome
 
 USER = f"{SANDBOX_UID}:{SANDBOX_UID}"
 NOTHING = "none"
 """The network that has no way out, not even to the engine's machine."""
-MEMORY_BYTES, CPUS, PROCESSES, SCRATCH_BYTES = 4 * GIB, 2, 512, 512 * MIB
+MEMORY_BYTES, CPUS, PROCESSES, SCRATCH_BYTES = 4 * GIB, 2, 512, 768 * MIB
 OUT_OF_MEMORY = 137
 ENDS_WITHIN_S = 60.0
 """Between the end of what a program prints, and its own."""
+PRINTED = 1
+"""The output that has a mark; two outputs come in no order."""
+MOST_PIECES = 64
+"""So many pieces of output are taken from the engine before the first of them is used."""
 _NANO = 1_000_000_000
 
 log = structlog.get_logger(__name__)
@@ -39,7 +45,7 @@ class Program:
     Args:
         mounts: Path in the container to the name of a volume.
         network: `none`, or a network's name.
-        files: A tar that is unpacked into the first of the mounts.
+        kept: The paths of mounts that it may only read.
     """
 
     image: str
@@ -47,7 +53,81 @@ class Program:
     variables: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
     network: str = NOTHING
-    files: bytes = b""
+    kept: Sequence[str] = ()
+
+
+class Running:
+    """A program on its way, whose input is open.
+
+    Args:
+        container: The id of the container that it runs in.
+        timeout_s: The longest that it may run once it has its input.
+    """
+
+    def __init__(self, engine: BuildEngine, container: str, conversation: Conversation, timeout_s: float) -> None:
+        self._engine = engine
+        self._container = container
+        self._conversation = conversation
+        self._timeout_s = timeout_s
+        self._kept: list[str] = []
+
+    def output(self, content: bytes, log: Log) -> Iterator[bytes]:
+        """Give it its input, hand on its lines as they come, and yield the pieces of what it prints after the mark of its first output.
+
+        Raises:
+            BuildError: `tool_timeout`.
+            BuildCancelledError: The build must end.
+        """
+        arrived: queue.Queue[tuple[int, bytes] | None] = queue.Queue(MOST_PIECES)
+        over = threading.Event()
+
+        def read() -> None:
+            with suppress(OSError):  # it has ended: what it printed may tell why
+                self._conversation.send(content)
+            for each in chain(self._conversation, [None]):
+                while not over.is_set():  # once nobody wants it, it is read to its end: so the connection is let go of
+                    with suppress(queue.Full):
+                        arrived.put(each, timeout=CHECK_EVERY_S)
+                        break
+
+        # Ends with the container, or when whoever asked for the output hangs up.
+        threading.Thread(target=read, name="container-output", daemon=True).start()
+        lines = Lines(log)
+        self._kept = lines.kept
+        try:
+            is_marked = False
+            for number, piece in self._arriving(arrived, log):
+                if number == PRINTED and is_marked:
+                    yield piece
+                    continue
+                told, mark, rest = piece.partition(MARK) if number == PRINTED else (piece, b"", b"")
+                lines.feed(told)
+                if mark:
+                    is_marked = True
+                    yield rest
+        finally:
+            over.set()
+        lines.end()
+
+    def _arriving(self, arrived: "queue.Queue[tuple[int, bytes] | None]", log: Log) -> Iterator[tuple[int, bytes]]:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            log.check()
+            if time.monotonic() > deadline:
+                raise BuildError(
+                    "tool_timeout", f"A step took longer than {self._timeout_s:.0f} s.", "Raise the setting build.step_timeout_s."
+                )
+            with suppress(queue.Empty):
+                piece = arrived.get(timeout=CHECK_EVERY_S)
+                if piece is None:
+                    return
+                yield piece
+
+    def ended(self) -> Outcome:
+        """How it ended, and what it told, once its output came to an end."""
+        self._engine.wait(self._container, ENDS_WITHIN_S)
+        state = (self._engine.inspect(self._container) or {})["State"]
+        return Outcome(OUT_OF_MEMORY if state["OOMKilled"] else state["ExitCode"], "".join(self._kept))
 
 
 class ThrowAway:
@@ -77,26 +157,29 @@ class ThrowAway:
         self._engine.create_network(name, self._labels)
         return name
 
-    def run(self, program: Program, log: Log) -> tuple[str, Outcome]:
-        """Run the program to its end; the container stays until this build lets go of everything.
+    def started(self, program: Program) -> Running:
+        """Start the program; the container stays until this build lets go of everything."""
+        container = self._engine.create(self._fresh("run"), self._config(program))
+        self._undone.callback(self._engine.remove, container)
+        conversation = self._engine.converse(container)
+        self._undone.callback(conversation.close)
+        self._engine.start(container)
+        return Running(self._engine, container, conversation, self._timeout_s)
+
+    def run(self, program: Program, log: Log, content: bytes = b"") -> Outcome:
+        """Run the program, which has nothing but lines to print, to its end.
+
+        Args:
+            content: Its input.
 
         Raises:
             BuildError: `tool_timeout`.
             BuildCancelledError: The build must end.
         """
-        container = self._engine.create(self._fresh("run"), self._config(program))
-        self._undone.callback(self._engine.remove, container)
-        if program.files:
-            self._engine.put(container, next(iter(program.mounts)), program.files)
-        output = self._engine.attach(container)
-        try:
-            self._engine.start(container)
-            kept = _follow(output, log, self._timeout_s)
-        finally:
-            output.close()
-        self._engine.wait(container, ENDS_WITHIN_S)
-        state = (self._engine.inspect(container) or {})["State"]
-        return container, Outcome(OUT_OF_MEMORY if state["OOMKilled"] else state["ExitCode"], kept)
+        running = self.started(program)
+        for _ in running.output(content, log):
+            pass
+        return running.ended()
 
     def close(self) -> None:
         """Remove it all; one that fails is left to `sweep`."""
@@ -114,8 +197,13 @@ class ThrowAway:
             "WorkingDir": "/tmp",  # noqa: S108 - a file system of the container's own
             "Env": [f"{name}={value}" for name, value in program.variables.items()],
             "Labels": self._labels,
+            "OpenStdin": True,
+            "StdinOnce": True,  # its input ends with whoever talks to it
             "HostConfig": {
-                "Mounts": [{"Type": "volume", "Source": volume, "Target": path} for path, volume in program.mounts.items()],
+                "Mounts": [
+                    {"Type": "volume", "Source": volume, "Target": path, "ReadOnly": path in program.kept}
+                    for path, volume in program.mounts.items()
+                ],
                 "NetworkMode": program.network,
                 "ReadonlyRootfs": True,
                 "CapDrop": ["ALL"],
@@ -200,32 +288,3 @@ def _removed(undone: ExitStack) -> None:
         undone.close()
     except (EngineAway, EngineRefusedError) as error:
         log.warning("parts of a build are left to the next sweep", why=str(error))
-
-
-def _follow(output: Stream[bytes], log: Log, timeout_s: float) -> str:
-    """Hand the lines on as they come, until the output ends; returns the beginning of it."""
-    arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        try:
-            for chunk in output:
-                arrived.put(chunk)
-        finally:
-            arrived.put(None)
-
-    # Ends with the container, or when whoever asked for the output hangs up.
-    threading.Thread(target=read, name="container-output", daemon=True).start()
-    lines, deadline = Lines(log), time.monotonic() + timeout_s
-    while True:
-        log.check()
-        if time.monotonic() > deadline:
-            raise BuildError("tool_timeout", f"A step took longer than {timeout_s:.0f} s.", "Raise the setting build.step_timeout_s.")
-        try:
-            chunk = arrived.get(timeout=CHECK_EVERY_S)
-        except queue.Empty:
-            continue
-        if chunk is None:
-            break
-        lines.feed(chunk)
-    lines.end()
-    return "".join(lines.kept)

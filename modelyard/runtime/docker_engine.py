@@ -128,8 +128,8 @@ class DockerEngine:
 
     def attach(self, container: str) -> Stream[bytes]:
         """See `Engine`."""
-        response = self._ask(lambda api: _upgraded(api, container))
-        return _Stream(response, _framed(response))
+        response = self._ask(lambda api: attached(api, container))
+        return AnswerStream(response, (piece for _, piece in framed(response)))
 
     def logs(self, container: str, limit_bytes: int) -> bytes:
         """See `Engine`."""
@@ -144,7 +144,7 @@ class DockerEngine:
         """See `Engine`."""
         asked = {"filters": convert_filters({name: [*values] for name, values in filters.items()}), "since": since or None}
         response = self._ask(lambda api: _checked(api, api._get(api._url("/events"), params=asked, stream=True)))  # noqa: SLF001 - as `attach`
-        return _Stream(response, _objects(response))
+        return AnswerStream(response, _objects(response))
 
     def volume(self, name: str, labels: Mapping[str, str]) -> str:
         """See `Engine`."""
@@ -208,7 +208,7 @@ class DockerEngine:
             raise
 
 
-class _Stream:
+class AnswerStream:
     """See `Stream`; over an answer that goes on."""
 
     def __init__(self, response: Any, pieces: Iterator[Any]) -> None:
@@ -224,14 +224,16 @@ class _Stream:
         return self._pieces
 
     def close(self) -> None:
+        """See `Stream`."""
         with suppress(OSError):  # the reader, who may wait in another thread, closes the rest
             self._socket.shutdown(socket.SHUT_RDWR)
         if not self._is_read:
             self._response.close()
 
 
-def _upgraded(api: APIClient, container: str) -> Any:
-    asked = {"stream": 1, "stdout": 1, "stderr": 1, "logs": 0}
+def attached(api: APIClient, container: str, **more: int) -> Any:
+    """The answer that both outputs of a container come by, and its input goes by where `more` asks for it."""
+    asked = {"stream": 1, "stdout": 1, "stderr": 1, "logs": 0, **more}
     wished = {"Connection": "Upgrade", "Upgrade": "tcp"}
     url = api._url("/containers/{0}/attach", container)  # noqa: SLF001 - `attach` asks for the container's settings first
     return _checked(api, api._post(url, headers=wished, params=asked, stream=True))  # noqa: SLF001 - as above
@@ -242,12 +244,14 @@ def _checked(api: APIClient, response: Any) -> Any:
     return response
 
 
-def _framed(response: Any) -> Iterator[bytes]:
+def framed(response: Any) -> Iterator[tuple[int, bytes]]:
+    """What comes by such an answer: the output's number, 1 or 2, and a piece."""
     # The reader that took the answer's head: the first pieces may lie in it already. The SDK's own `attach` reads past it.
     reader = response.raw._fp.fp  # noqa: SLF001 - the SDK has no name for it
     with closing(response), suppress(OSError, ValueError):  # the engine ended, or this side hung up
         while len(head := reader.read(FRAME.size)) == FRAME.size:
-            yield reader.read(FRAME.unpack(head)[1])
+            number, size = FRAME.unpack(head)
+            yield number, reader.read(size)
 
 
 def _objects(response: Any) -> Iterator[Json]:

@@ -29,6 +29,8 @@ from upload_service.docker_engine import DockerEngine
 pytestmark = pytest.mark.docker
 
 PASSWORD, BASE = "canary-of-the-index-3f9c", "canary-of-the-path-71aa"
+LARGE_BYTES = 300_000_000
+"""Three times as much does not fit into the memory that a container has for it."""
 AUTHORITY = "canary of the authority 5d1e"
 
 
@@ -254,6 +256,38 @@ def test_the_phases_are_closed_in_and_only_the_first_has_a_network(ground: Groun
         assert "no-new-privileges" in host["SecurityOpt"]
         assert found["Config"]["User"] == user  # type: ignore[index]
         assert {mount["Type"] for mount in found["Mounts"]} == {"volume"}  # type: ignore[attr-defined]
+
+
+def test_packages_that_find_no_room_in_memory_or_are_no_python_are_installed_all_the_same(ground: Ground, engine: DockerEngine) -> None:
+    ground.index.add_wheel("large", "1.0", {"large/__init__.py": "WORD = 'large'\n", "large/zeros": "0" * LARGE_BYTES})
+    ground.index.add_wheel("templates", "1.0", {"templates/__init__.py": "", "templates/one.py": "{{ name }} = class\n"})
+    reference = made(ground, plan("large==1.0", "templates==1.0"))
+    image, base = engine.image(environment_image(yard(ground), reference)), engine.image("python:3.11-slim-bookworm")
+    assert image
+    assert base
+    assert image["Size"] - base["Size"] > LARGE_BYTES
+
+
+def test_a_container_that_is_killed_while_it_installs_fails_the_build_and_nothing_else(ground: Ground, engine: DockerEngine) -> None:
+    class Killing(Lines):
+        """Kills every container of the build at its first line."""
+
+        def __call__(self, *lines: str) -> None:
+            super().__call__(*lines)
+            for each in engine.containers([label(YARD, yard(ground)), label(ROLE, "build")]):
+                if "install" in each["Command"]:
+                    engine.kill(each["Id"], "KILL")
+
+    ground.index.add_wheel("slow", "1.0", {f"slow/m{number}.py": f"def f{number}(a): return a\n" * 1_000 for number in range(60)})
+    made(ground, plan("slow==1.0"))  # so that the cache has it
+    ground.builder.remove_code("v1")
+    for reference in ground.builder.references():
+        ground.builder.remove(reference)
+    ground.log = Killing()
+    with pytest.raises(BuildError) as failed:
+        made(ground, plan("slow==1.0"))
+    assert failed.value.code == "install_failed"
+    assert (ground.builder.references(), ground.is_clean()) == ([], True)
 
 
 def test_what_is_counted_is_what_the_engine_counts(ground: Ground, engine: DockerEngine) -> None:

@@ -21,7 +21,7 @@ from upload_service.docker_engine import DockerEngine
 pytestmark = pytest.mark.docker
 NOBODY = 65534
 
-FILE_BYTES = 8 << 20
+PRINTED_BYTES = 8 << 20
 NEVER = "modelyard-test/never:1"
 
 
@@ -41,11 +41,12 @@ def asked(world: DockerWorld) -> Iterator[DockerEngine]:
 
 @pytest.fixture
 def container(world: DockerWorld) -> Iterator[str]:
-    """One that holds a file of some size, and was not started."""
-    made = world.api.create_container(engine.PYTHON, ["true"])["Id"]
-    world.api.put_archive(made, "/srv", tar("zeros", bytes(FILE_BYTES)))
+    """One that was not started, and prints as much as it is told to."""
+    made = world.api.create_container(engine.PYTHON, ["sh", "-c", 'read n; head -c "${n:-0}" /dev/zero; exec cat >&2'], stdin_open=True)[
+        "Id"
+    ]
     yield made
-    world.api.remove_container(made)
+    world.api.remove_container(made, force=True)
 
 
 def tar(name: str, content: bytes) -> bytes:
@@ -87,17 +88,34 @@ def unread_output(asked: DockerEngine, container: str) -> object:
 
 
 def read_output(asked: DockerEngine, container: str) -> object:
-    stream = asked.attach(container)
+    stream, told = asked.attach(container), asked.converse(container)
     asked.start(container)
-    assert list(stream) == []
+    told.send(b"3\n")
+    pieces = iter(stream)
+    assert next(pieces) == bytes(3)
+    stream.close()
+    told.close()
+    assert list(pieces) == []
+    return stream
+
+
+def unread_conversation(asked: DockerEngine, container: str) -> object:
+    stream = asked.converse(container)
+    asked.start(container)
     stream.close()
     return stream
 
 
-def part_of_a_file(asked: DockerEngine, container: str) -> object:
-    with closing(asked.get(container, "/srv/zeros")) as pieces:
-        assert next(pieces)
-    return pieces
+def part_of_a_conversation(asked: DockerEngine, container: str) -> object:
+    stream = asked.converse(container)
+    asked.start(container)
+    stream.send(b"%d\n" % PRINTED_BYTES)
+    pieces = iter(stream)
+    number, piece = next(pieces)
+    assert (number, piece) == (1, bytes(len(piece)))
+    stream.close()
+    assert sum(len(piece) for _, piece in pieces) < PRINTED_BYTES
+    return stream
 
 
 def part_of_a_build(asked: DockerEngine, _container: str) -> object:
@@ -132,7 +150,17 @@ def failing_push(asked: DockerEngine, _container: str) -> object:
     return refused
 
 
-STOPS = (unread_events, unread_output, read_output, part_of_a_file, part_of_a_build, failing_build, failing_load, failing_push)
+STOPS = (
+    unread_events,
+    unread_output,
+    read_output,
+    unread_conversation,
+    part_of_a_conversation,
+    part_of_a_build,
+    failing_build,
+    failing_load,
+    failing_push,
+)
 
 
 @pytest.mark.parametrize("stops", STOPS, ids=lambda each: each.__name__)
@@ -147,3 +175,22 @@ def test_whoever_stops_leaves_no_connection_open(asked: DockerEngine, container:
     with suppress(EngineRefusedError):
         asked.untag(NEVER)
     assert [str(each.message) for each in told] == []
+
+
+def test_what_is_said_to_a_container_comes_back_on_the_output_that_it_prints_it_on(asked: DockerEngine, container: str) -> None:
+    with closing(asked.converse(container)) as talk:
+        asked.start(container)
+        talk.send(b"5\n")
+        pieces = iter(talk)
+        assert read(pieces, 5) == {1: bytes(5)}
+        talk.send(b"pears")
+        assert read(pieces, 5) == {2: b"pears"}
+
+
+def read(pieces: Iterator[tuple[int, bytes]], size: int) -> dict[int, bytes]:
+    """So many bytes by the output that they came on."""
+    found: dict[int, bytes] = {}
+    while sum(map(len, found.values())) < size:
+        number, piece = next(pieces)
+        found[number] = found.get(number, b"") + piece
+    return found
