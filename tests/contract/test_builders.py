@@ -211,7 +211,7 @@ def test_no_code_of_a_package_runs_while_it_is_installed(ground: Ground) -> None
     assert "fired" not in " ".join(ground.log.lines)
 
 
-@pytest.mark.parametrize("ground", ["process"], indirect=True)
+@quick
 def test_modules_of_another_python_are_left_as_they_are(ground: Ground) -> None:
     old = {"oldest/__init__.py": "", "oldest/of_two.py": "print 'two'\n", "oldest/template.py": "import {{ name }}\n"}
     ground.index.add_wheel("oldest", "1.0", old)
