@@ -138,6 +138,17 @@ def model_modules() -> Iterator[SimpleNamespace]:
         yield modules
 
 
+@pytest.fixture(scope="session")
+def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file at the newest revision, to be copied: to make one anew takes longer than most tests."""
+    from modelyard.store.database import sqlite_url  # noqa: PLC0415 - only these tests need it
+    from modelyard.store.migrations import migrate  # noqa: PLC0415 - as the line before
+
+    path = tmp_path_factory.mktemp("blank") / "blank.db"
+    migrate(sqlite_url(path))
+    return path
+
+
 @pytest.fixture
 def short_folder() -> Iterator[str]:
     """A folder with a path short enough for Unix sockets."""

@@ -118,12 +118,12 @@ def test_a_start_that_takes_longer_than_the_hold_time_goes_on(make: Callable[...
 
 
 def test_who_joins_late_waits_its_own_time(make: Callable[..., Ground]) -> None:
-    ground = make(hold_s=5.0)
+    ground = make(hold_s=3.0)
     model = ground.add()
     ground.runtime.may_boot.clear()
     first = ground.begin(ground.activation.activate(model))
     with pytest.raises(TimeoutError):
-        first.result(3.5)
+        first.result(2.0)
     late = ground.begin(ground.activation.activate(model))
     assert isinstance(first.exception(30), NotReady)
     assert not late.done()

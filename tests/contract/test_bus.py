@@ -1,6 +1,7 @@
 """Every bus: order per key, at least once, retries, dead letters, and offsets that outlive the process."""
 
 import random
+import shutil
 import subprocess
 import threading
 from collections import defaultdict
@@ -15,7 +16,6 @@ from modelyard.bus.local import BATCH, LocalBus, partition_of
 from modelyard.store import doorbell
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
-from modelyard.store.migrations import migrate
 
 BROKERS = {"kafka": "kafka_broker", "container": "kafka_container"}
 DIES = """
@@ -34,10 +34,9 @@ if hasattr(bus, "close"):
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    url = sqlite_url(tmp_path / "yard.db")
-    migrate(url)
-    database = Database(url, Doorbell())
+def database(tmp_path: Path, blank_database: Path) -> Iterator[Database]:
+    shutil.copy(blank_database, tmp_path / "yard.db")
+    database = Database(sqlite_url(tmp_path / "yard.db"), Doorbell())
     yield database
     database.close()
 

@@ -18,9 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stage import Stage, unchanged
 
 from modelyard.store.account_tables import ApiKeyRow
-from modelyard.store.database import Database, sqlite_url
+from modelyard.store.database import Database
 from modelyard.store.doorbell import Doorbell
-from modelyard.store.migrations import migrate
 from modelyard.store.roles import grant
 
 Named = Mapping[str, Any]
@@ -34,14 +33,6 @@ def plain_logs() -> Iterator[None]:
     structlog.configure([*processors, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
     yield
     structlog.reset_defaults()
-
-
-@pytest.fixture(scope="session")
-def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database at the newest revision."""
-    path = tmp_path_factory.mktemp("blank") / "blank.db"
-    migrate(sqlite_url(path))
-    return path
 
 
 @pytest.fixture(scope="session")

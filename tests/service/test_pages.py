@@ -47,8 +47,7 @@ class House:
         """The path of the page of a build that has ended and whose installation printed these lines."""
 
         def install(log: Log) -> None:
-            for line in lines:
-                log(line)
+            log(*lines)
             if failure:
                 raise failure
 

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from typer.testing import CliRunner
 
 from modelyard import embedded
+from modelyard.cli.main import app
 from modelyard.domain.api_keys import new_key
 from modelyard.domain.errors import ModelyardError
 from modelyard.run.settings import load_settings
@@ -164,8 +166,19 @@ def test_a_signing_key_that_was_exchanged_is_refused(folder: Path) -> None:
 def test_the_command_ends_with_the_reason_and_what_to_do(folder: Path, name: str) -> None:
     REFUSED[name][0](folder)
 
-    words = [sys.executable, "-m", "modelyard", "up", "--port", "0", "--data", str(folder)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    ended = CliRunner().invoke(app, up(folder))
 
-    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (ended.exit_code, ended.stdout) == (2, "")
     assert [line.partition(":")[0] for line in ended.stderr.splitlines()[-2:]] == ["Error", "Try"]
+
+
+def test_so_does_its_process(folder: Path) -> None:
+    REFUSED["a short secret"][0](folder)
+
+    ended = subprocess.run([sys.executable, "-m", "modelyard", *up(folder)], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (ended.returncode, ended.stdout, ended.stderr.splitlines()[-1].partition(":")[0]) == (2, "", "Try")
+
+
+def up(folder: Path) -> list[str]:
+    return ["up", "--port", "0", "--data", str(folder)]

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ from modelyard.domain.events import EVENTS, Event, ModelUploaded
 from modelyard.store import outbox
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
-from modelyard.store.migrations import migrate
 from modelyard.store.tables import OutboxRow
 
 SPECIFICATION = Path(__file__).parents[1] / "asyncapi" / "3.0.0.json"
@@ -136,11 +136,15 @@ def test_a_field_that_is_missing_or_of_another_type_is_against_the_schema() -> N
         assert found.startswith(where)
 
 
-def sent(example: Event, folder: Path, cause: Cause | None) -> OutboxRow:
-    """The event as the outbox has it after a change that goes back to this cause."""
-    url = sqlite_url(folder / "yard.db")
-    migrate(url)
-    database = Database(url, Doorbell())
+@pytest.fixture
+def yard(tmp_path: Path, blank_database: Path) -> Path:
+    """A database of this test's own."""
+    return shutil.copy(blank_database, tmp_path / "yard.db")
+
+
+def sent(example: Event, path: Path, cause: Cause | None) -> OutboxRow:
+    """The event as the outbox of this file has it after a change that goes back to this cause."""
+    database = Database(sqlite_url(path), Doorbell())
     before = causes.enter(cause)
     with database.write() as session:
         outbox.append(session, example, 1_767_323_045.678)
@@ -152,8 +156,8 @@ def sent(example: Event, folder: Path, cause: Cause | None) -> OutboxRow:
 
 
 @OWN
-def test_what_the_outbox_really_sends_keeps_the_schemas(example: Event, tmp_path: Path) -> None:
-    row = sent(example, tmp_path, None)
+def test_what_the_outbox_really_sends_keeps_the_schemas(example: Event, yard: Path) -> None:
+    row = sent(example, yard, None)
     message = message_of(type(example))
 
     assert wrong(json.loads(row.value), type(example)) == []
@@ -162,9 +166,9 @@ def test_what_the_outbox_really_sends_keeps_the_schemas(example: Event, tmp_path
     assert FORMATS.conforms(row.key, message["bindings"]["kafka"]["key"]["format"])
 
 
-def test_what_goes_back_to_a_request_says_so_and_has_all_headers_of_the_schema(tmp_path: Path) -> None:
+def test_what_goes_back_to_a_request_says_so_and_has_all_headers_of_the_schema(yard: Path) -> None:
     cause = Cause("req-1", new_trace())
-    row = sent(EXAMPLES[0], tmp_path, cause)
+    row = sent(EXAMPLES[0], yard, cause)
 
     assert wrong(row.headers, ModelUploaded, "headers") == []
     assert set(row.headers) == set(message_of(ModelUploaded)["headers"]["properties"])

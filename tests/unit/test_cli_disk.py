@@ -1,6 +1,7 @@
 """What the disk holds, and what no row names: counted and removed, beside no server and never beside one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,17 @@ from typer.testing import CliRunner, Result
 from modelyard.cli.disk import size
 from modelyard.cli.main import app
 from modelyard.run.folder_lock import FolderLock, prepare
-from modelyard.store.database import sqlite_url
-from modelyard.store.migrations import migrate
 
 ORPHAN = "ab" * 32
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Path:
+def yard(tmp_path: Path, blank_database: Path) -> Path:
     """A data folder of a server that has ended, with a zip and an environment that no row names."""
     folder = tmp_path / "yard"
     prepare(folder)
     with FolderLock(folder):
-        migrate(sqlite_url(folder / "modelyard.db"))
+        shutil.copy(blank_database, folder / "modelyard.db")
     for path, content in ((folder / "blobs" / ORPHAN, b"x" * 5000), (folder / "environments" / "c0ffee" / "lib.py", b"y" * 3000)):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)

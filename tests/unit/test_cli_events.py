@@ -1,6 +1,7 @@
 """The commands on events, on a data folder whose server is not running."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from modelyard.domain.asyncapi import EXAMPLES, document
 from modelyard.store import outbox
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
-from modelyard.store.migrations import migrate
 from modelyard.store.outbox_relay import OutboxRelay
 from modelyard.store.tables import DeadLetterRow, OutboxRow
 
@@ -55,11 +55,10 @@ def run(data: Path) -> Run:
 
 
 @pytest.fixture
-def database(data: Path) -> Iterator[Database]:
+def database(data: Path, blank_database: Path) -> Iterator[Database]:
     data.mkdir()
-    url = sqlite_url(data / "modelyard.db")
-    migrate(url)
-    database = Database(url, Doorbell())
+    shutil.copy(blank_database, data / "modelyard.db")
+    database = Database(sqlite_url(data / "modelyard.db"), Doorbell())
     yield database
     database.close()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 from parts.hub import COMMIT, LoopbackHub, serving
 
 from modelyard.domain.errors import Invalid, Unavailable
@@ -13,6 +14,13 @@ from modelyard.weights.hub import Hub
 BIG = bytes(range(256)) * 8192
 SMALL = b'{"model_type": "mobilenet_v2"}'
 REPO = "google/mobilenet"
+
+
+@pytest.fixture(autouse=True)
+def at_once() -> Iterator[None]:
+    """As many tries as ever, without the pauses between them: those are the library's to test."""
+    with stamina.set_testing(True, attempts=hubs.TRIES, cap=True):
+        yield
 
 
 @pytest.fixture

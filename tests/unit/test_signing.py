@@ -21,7 +21,6 @@ from modelyard.store import accounts, audit, doorbell
 from modelyard.store.account_tables import SigningKeyRow
 from modelyard.store.database import Database, sqlite_url
 from modelyard.store.doorbell import Doorbell
-from modelyard.store.migrations import migrate
 from modelyard.store.tables import AuditRow
 from modelyard.web.tokens import API, LEEWAY_S, Claims, TokenVerifier, payload_of
 
@@ -68,13 +67,6 @@ class House:
         with self.database.read() as session:
             assert audit.verify(session) is None
             return [(row.actor, row.action) for row in session.scalars(select(AuditRow).order_by(AuditRow.seq))]
-
-
-@pytest.fixture(scope="module")
-def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("blank") / "blank.db"
-    migrate(sqlite_url(path))
-    return path
 
 
 @pytest.fixture
