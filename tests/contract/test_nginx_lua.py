@@ -233,6 +233,34 @@ def python_object(text: str) -> dict[str, Any] | None:
         return None
 
 
+LINES = (b"POST / HTTP/1.1", b"POST /m/a?b=c HTTP/1.1", b"POST / HTTP/1.1 ", b"POST http://x/ HTTP/1.1", b"POST /\xe9 HTTP/1.1")
+FIELDS = (b"Accept: */*", b"A:b", b"A:  b", b"A:", b"A", b"X_Y: dropped", b"Long: " + b"x" * 1500, b"Long: " + b"x" * 3000, b"A: b c ")
+ENDS = (b"\r\n",) * 20 + (b"\n", b" \r\n", b"\t\n", b" \n")
+
+
+def fuzzed_head(rng: random.Random, length: int) -> bytes:
+    fields = rng.choices(FIELDS, k=rng.randrange(6))
+    lines = [rng.choice(LINES[: rng.choice((1, 5))]), b"Host: x", *fields, b"Content-Length: %d" % length]
+    return b"".join(line + rng.choice(ENDS) for line in lines) + rng.choice((b"\r\n", b"\r\n", b"\n"))
+
+
+def test_a_head_is_plain_by_its_places_where_it_is_by_its_text_alone(lua: Lua, scaled: Callable[[int], int]) -> None:
+    rng, kinds = random.Random(7), set()
+    for _ in range(scaled(1000)):
+        both = []
+        state = rng.getstate()
+        for name in ("read", "is_plain_as_shown"):
+            body = json.dumps({"module": "heads", "name": name, "calls": [[{}]]}).encode()
+            rng.setstate(state)
+            head = fuzzed_head(rng, len(body))
+            both.append(lua.send(head + body))
+        if None not in both:
+            by_place, by_text = both[0][0][1], both[1][0][0]
+            assert by_text or not by_place, head
+            kinds.add((by_place, by_text))
+    assert kinds == {(True, True), (False, True), (False, False)}
+
+
 def test_no_lua_module_is_longer_than_modules_are() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in (START.parent / "lua" / "modelyard").glob("*.lua")}
     assert {name: length for name, length in lengths.items() if length > 300} == {}

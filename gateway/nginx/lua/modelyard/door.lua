@@ -7,6 +7,7 @@ local calls = require "modelyard.calls"
 local counts = require "modelyard.counts"
 local credentials = require "modelyard.credentials"
 local headers = require "modelyard.headers"
+local heads = require "modelyard.heads"
 local limits = require "modelyard.limits"
 local measures = require "modelyard.measures"
 local origins = require "modelyard.origins"
@@ -28,14 +29,7 @@ local BUCKETS = { 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1024 }
 local MIB = 1048576
 local CONNECT_S, SEND_S = 5, 60
 local BRIEF_S = 5
-local ODD = [[\A(?!\S+ /[!-~]* )|(?<!\r)\n(?![ \t\r])]]
 local OWN_PATHS = { ["/health"] = true, ["/livez"] = true, ["/openapi.json"] = true }
-
--- Whether the request is written as every server reads it: in origin form, in visible ASCII, its lines ended by CRLF. (Where blanks stand before the
--- end of a line, the head that we are shown has LF in their place.)
-local function is_plain()
-  return ngx.re.find(ngx.req.raw_header(), ODD, "jo") == nil
-end
 
 -- To whom a call is known: its principal, nil where it has none, or the error.
 local function identify(call)
@@ -175,7 +169,7 @@ local function to_service(call)
     return refuse(problems.service_down(role))
   end
   ngx.var.modelyard_role, ngx.var.modelyard_peer = role, "unix:" .. path
-  local fields = headers.of_request()
+  local fields = call.fields
   ngx.req.set_header("X-Modelyard-Caller", ngx.var.remote_addr)
   ngx.req.set_header("X-Modelyard-Scheme", call.scheme)
   ngx.req.set_header("X-Request-Id", call.request_id)
@@ -188,9 +182,9 @@ end
 
 -- The access phase.
 function _M.access()
-  local fields = headers.of_request()
+  local fields, is_plain = heads.read()
   local call = calls.open(fields)
-  if not is_plain() then
+  if not (is_plain or heads.is_plain_as_shown()) then
     return refuse(problems.new("malformed", "malformed", "The request cannot be read.", "See /openapi.json."))
   end
   if not trust.look() then

@@ -69,11 +69,6 @@ local function plain(fields)
   return setmetatable(fields, nil)
 end
 
--- The request's fields, all of them, by their names in lower case.
-function _M.of_request()
-  return plain(ngx.req.get_headers(0))
-end
-
 -- The names in a `Connection` field, in lower case; the length of the body is never one of them.
 local function named_in(connection)
   local found = {}
