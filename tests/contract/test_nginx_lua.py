@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -259,6 +260,12 @@ def test_a_head_is_plain_by_its_places_where_it_is_by_its_text_alone(lua: Lua, s
             assert by_text or not by_place, head
             kinds.add((by_place, by_text))
     assert kinds == {(True, True), (False, True), (False, False)}
+
+
+def test_no_request_has_the_id_of_another(lua: Lua) -> None:
+    ids = [found for (found,) in lua.ask("request_ids", "draw", [[]] * 1000)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
 
 
 def test_no_lua_module_is_longer_than_modules_are() -> None:

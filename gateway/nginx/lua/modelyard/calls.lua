@@ -4,6 +4,7 @@ local counts = require "modelyard.counts"
 local ffi = require "ffi"
 local get_request = require "resty.core.base".get_request
 local paths = require "modelyard.paths"
+local request_ids = require "modelyard.request_ids"
 local traces = require "modelyard.traces"
 
 local _M = {}
@@ -17,9 +18,11 @@ local function mark()
   return tonumber(cast(address_t, get_request()))
 end
 
--- All that is ever known of a call has its place from the start: a table that grows costs more than the rest of its making.
+-- All that is known of most calls has its place from the start: a table that grows costs more than the rest of its making. These are 32 at the most,
+-- as one more would double its size. Few calls ever have `instead`, `is_relayed`, `label`, `problem`, `refusal`, `replacement`, `since`, `timings`
+-- or `woken`.
 local function new(fields)
-  local request_id, now = ngx.var.request_id, ngx.now()
+  local request_id, now = request_ids.draw(), ngx.now()
   local path, query = paths.split(ngx.var.request_uri)
   scheme = scheme or ngx.var.scheme
   return {
@@ -29,9 +32,7 @@ local function new(fields)
     is_of_model = path:sub(1, #TO_MODEL) == TO_MODEL,
     is_socket = fields.upgrade ~= nil and type(fields.upgrade) == "string" and fields.upgrade:lower() == "websocket",
     known = false, principal = false, ground = false, policy = false, allowance = false, is_proven = false, owner = false, name = false,
-    label = false, path = false, key = false, route = false, is_counted = false, instance = false, peer = false, woken = false,
-    timings = false, since = false, is_relayed = false, instead = false, is_refused = false, refusal = false, problem = false,
-    replacement = false, is_whole = false,
+    path = false, key = false, route = false, is_counted = false, instance = false, peer = false, is_refused = false, is_whole = false,
   }
 end
 

@@ -46,6 +46,7 @@ local NOT_ON_CONSOLE = set([[
 local POINTERS = set "location content-location"
 local OF_HANDSHAKE = set "connection upgrade date server content-length transfer-encoding sec-websocket-extensions"
 local OWN = set "connection transfer-encoding"
+local NAMES_NONE = { ["keep-alive"] = true, close = true } -- what nearly all that have the field say in it
 local LENGTH = { ["content-length"] = true, ["keep-alive"] = true, close = true }
 
 local function remembered(decide)
@@ -69,8 +70,11 @@ local function plain(fields)
   return setmetatable(fields, nil)
 end
 
--- The names in a `Connection` field, in lower case; the length of the body is never one of them.
+-- The names in a `Connection` field, in lower case, nil for none; the length of the body is never one of them.
 local function named_in(connection)
+  if not connection or NAMES_NONE[connection] then
+    return nil
+  end
   local found = {}
   for _, value in ipairs(type(connection) == "table" and connection or { connection }) do
     for name in value:gmatch("[^,%s]+") do
@@ -84,13 +88,14 @@ end
 -- Makes the call's header fields those that the app gets, but for those that `to_app.conf` writes.
 function _M.to_app(call)
   local fields, clear = call.fields, ngx.req.clear_header
-  local named = fields.connection and named_in(fields.connection)
+  local named = named_in(fields.connection)
   for name in pairs(fields) do
     if not WRITTEN[name] and (not reaches_app[name] or (named and named[name])) then
       clear(name)
     end
   end
   local var = ngx.var
+  var.modelyard_request = call.request_id
   if call.principal then
     var.modelyard_user = call.principal.username
   end
@@ -126,8 +131,7 @@ end
 -- Makes the header fields of the app's answer those that the caller gets; why not, where the answer is none that may pass.
 function _M.to_caller(call)
   local found, header = plain(ngx.resp.get_headers(0)), ngx.header
-  local connection = ngx.var.upstream_http_connection
-  local named = connection and named_in(connection)
+  local named = named_in(ngx.var.upstream_http_connection)
   local on_console, count = call.prefix ~= "", 0
   for name, value in pairs(found) do
     count = count + (OWN[name] and 0 or type(value) == "table" and #value or 1)

@@ -7,19 +7,20 @@ local _M = {}
 
 local HOST = [[\A(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\s]+))(?::\d{0,5})?\z]]
 local names = assert(lrucache.new(1000))
-local ONCE = { "host", "authorization", "origin", "sec-fetch-site" }
 
 _M.SAFE = { GET = true, HEAD = true, OPTIONS = true }
 local OWN_SITE = { ["same-origin"] = true, none = true }
 _M.OWN_SITE = OWN_SITE
 
+local function came_twice(fields, name)
+  return type(fields[name]) == "table" and name
+end
+
 -- The error of a header that decides and came twice; nil where none did.
 function _M.doubled(fields)
-  for _, name in ipairs(ONCE) do
-    if type(fields[name]) == "table" then
-      return problems.new("misdirected", "header_doubled", "The header " .. name .. " came twice.", "Send it once.")
-    end
-  end
+  local name = came_twice(fields, "host") or came_twice(fields, "authorization") or came_twice(fields, "origin")
+    or came_twice(fields, "sec-fetch-site")
+  return name and problems.new("misdirected", "header_doubled", "The header " .. name .. " came twice.", "Send it once.") or nil
 end
 
 -- The name of a `Host` field, in lower case, without port, brackets and the root's dot; empty where it is none.

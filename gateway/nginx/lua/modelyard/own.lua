@@ -1,5 +1,6 @@
 -- What the gateway answers itself: the health of the whole, and the description of all calls.
 
+local calls = require "modelyard.calls"
 local cjson = require "cjson"
 local inside = require "modelyard.inside"
 local problems = require "modelyard.problems"
@@ -22,7 +23,7 @@ local function write(status, text)
   header.content_type = "application/json"
   header["Content-Security-Policy"] = "default-src 'none'"
   header["X-Content-Type-Options"] = "nosniff"
-  header["X-Request-Id"] = ngx.var.request_id
+  header["X-Request-Id"] = calls.current().request_id
   header["Content-Length"] = #text
   if ngx.req.get_method() ~= "HEAD" then
     ngx.print(text)
