@@ -21,12 +21,12 @@ end
 -- All that is known of most calls has its place from the start: a table that grows costs more than the rest of its making. These are 32 at the most,
 -- as one more would double its size. Few calls ever have `instead`, `is_relayed`, `label`, `problem`, `refusal`, `replacement`, `since`, `timings`
 -- or `woken`.
-local function new(fields)
+local function new(fields, held)
   local request_id, now = request_ids.draw(), ngx.now()
   local path, query = paths.split(ngx.var.request_uri)
   scheme = scheme or ngx.var.scheme
   return {
-    fields = fields, method = ngx.req.get_method(), request_id = request_id, scheme = scheme,
+    fields = fields, held = held or false, method = ngx.req.get_method(), request_id = request_id, scheme = scheme,
     host = fields.host or "", raw_path = path, query = query, prefix = "", credential = fields.authorization or "",
     traceparent = traces.here(fields.traceparent, request_id), checked = now, began = now,
     is_of_model = path:sub(1, #TO_MODEL) == TO_MODEL,
@@ -36,9 +36,9 @@ local function new(fields)
   }
 end
 
--- A call with these header fields, remembered.
-function _M.open(fields)
-  local call = new(fields)
+-- A call with these header fields, of which those are held back from an app; remembered.
+function _M.open(fields, held)
+  local call = new(fields, held)
   open[mark()] = call
   return call
 end

@@ -182,8 +182,8 @@ end
 
 -- The access phase.
 function _M.access()
-  local fields, is_plain = heads.read()
-  local call = calls.open(fields)
+  local fields, is_plain, held = heads.read(headers.PASSES)
+  local call = calls.open(fields, held)
   if not (is_plain or heads.is_plain_as_shown()) then
     return refuse(problems.new("malformed", "malformed", "The request cannot be read.", "See /openapi.json."))
   end

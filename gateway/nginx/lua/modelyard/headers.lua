@@ -6,6 +6,7 @@ local locations = require "modelyard.locations"
 local _M = {}
 
 local MOST_FIELDS = 64
+local MOST_REMEMBERED = 1000
 
 local function set(text)
   local found = {}
@@ -49,26 +50,27 @@ local OWN = set "connection transfer-encoding"
 local NAMES_NONE = { ["keep-alive"] = true, close = true } -- what nearly all that have the field say in it
 local LENGTH = { ["content-length"] = true, ["keep-alive"] = true, close = true }
 
+-- What is decided of each name, as a table; of so many names it is remembered, as callers and apps may make up any number of them.
 local function remembered(decide)
+  local left = MOST_REMEMBERED
   return setmetatable({}, { __index = function(known, name)
     local told = decide(name)
-    rawset(known, name, told)
+    if left > 0 then
+      left = left - 1
+      rawset(known, name, told)
+    end
     return told
-  end, __mode = "k" })
+  end })
 end
 
-local reaches_app = remembered(function(name)
+-- Of the names of a request's fields: whether `to_app` leaves them alone, where no field names them.
+_M.PASSES = remembered(function(name)
   local plain = name:gsub("_", "-")
-  return not NOT_TO_APP[plain] and not begins(plain, NOT_TO_APP_BEGIN)
+  return WRITTEN[name] or not (NOT_TO_APP[plain] or begins(plain, NOT_TO_APP_BEGIN))
 end)
 local reaches_caller = remembered(function(name)
   return not NOT_TO_CALLER[name] and not begins(name, NOT_TO_CALLER_BEGIN)
 end)
-
--- The fields without what OpenResty's tables do for a name that is not there: they spell it anew, once for each time it is looked up.
-local function plain(fields)
-  return setmetatable(fields, nil)
-end
 
 -- The names in a `Connection` field, in lower case, nil for none; the length of the body is never one of them.
 local function named_in(connection)
@@ -87,11 +89,18 @@ end
 
 -- Makes the call's header fields those that the app gets, but for those that `to_app.conf` writes.
 function _M.to_app(call)
-  local fields, clear = call.fields, ngx.req.clear_header
+  local fields, held = call.fields, call.held
   local named = named_in(fields.connection)
-  for name in pairs(fields) do
-    if not WRITTEN[name] and (not reaches_app[name] or (named and named[name])) then
-      clear(name)
+  if held then -- most calls have none: no loop is run for them, at which LuaJIT would end a line that it compiles
+    for _, name in ipairs(held) do
+      ngx.req.clear_header(name)
+    end
+  end
+  if named then
+    for name in pairs(fields) do
+      if named[name] and not WRITTEN[name] then
+        ngx.req.clear_header(name)
+      end
     end
   end
   local var = ngx.var
@@ -130,7 +139,8 @@ end
 
 -- Makes the header fields of the app's answer those that the caller gets; why not, where the answer is none that may pass.
 function _M.to_caller(call)
-  local found, header = plain(ngx.resp.get_headers(0)), ngx.header
+  local found, header = ngx.resp.get_headers(0), ngx.header
+  setmetatable(found, nil) -- OpenResty's spells a name that is not there anew, once for each time it is looked up
   local named = named_in(ngx.var.upstream_http_connection)
   local on_console, count = call.prefix ~= "", 0
   for name, value in pairs(found) do

@@ -40,12 +40,12 @@ local function plain_line(request)
   return line, size
 end
 
--- The request's fields, all of them, by their names in lower case, a list of values where a name came more than once; and whether the head is seen
--- to be plain by where its parts lie.
+-- The request's fields, all of them, by their names in lower case, a list of values where a name came more than once; whether the head is seen to be
+-- plain by where its parts lie; and the names that do not pass, nil for none.
 --
 -- It is where each field begins behind the CRLF of the line before: the name, a colon, at most one blank, the value. No line that the server left out,
 -- and no other end of a line, has room there. A copy of the head, and a search through it, cost more than all else of the access phase.
-function _M.read()
+function _M.read(passes)
   local request = get_request()
   local count = C.ngx_http_lua_ffi_req_get_headers_count(request, ALL, is_cut)
   if count <= 0 then
@@ -55,7 +55,7 @@ function _M.read()
   local is_plain = line ~= nil
   local found = cast(elements_t, get_string_buf(count * ELEMENT_BYTES))
   C.ngx_http_lua_ffi_req_get_headers(request, found, count, LOWER_CASE)
-  local fields = new_tab(0, count)
+  local fields, held = new_tab(0, count), nil
   for n = 0, count - 1 do
     local name, value = found[n].key, found[n].value
     if is_plain then
@@ -64,6 +64,10 @@ function _M.read()
       is_plain = (blanks == 0 or blanks == 1) and value.data[value.len + 1] == LF
     end
     local key, text = text_at(name.data, name.len), text_at(value.data, value.len)
+    if not passes[key] then
+      held = held or {}
+      held[#held + 1] = key
+    end
     local known = fields[key]
     if not known then
       fields[key] = text
@@ -73,7 +77,7 @@ function _M.read()
       fields[key] = { known, text }
     end
   end
-  return fields, is_plain and line[ends + 2] == CR
+  return fields, is_plain and line[ends + 2] == CR, held
 end
 
 return _M
