@@ -24,9 +24,8 @@ http {
   init_by_lua_block { require "resty.core" }
   server {
     listen unix:%(folder)s/lua.sock;
-    client_max_body_size 64m; client_body_buffer_size 64m; keepalive_timeout 0;
+    client_max_body_size 64m; client_body_buffer_size 64m;
     location / {
-      chunked_transfer_encoding off;
       content_by_lua_block {
         local cjson = require "cjson"
         cjson.encode_invalid_numbers(true)
@@ -42,6 +41,18 @@ http {
       }
     }
   }
+  # Heads are judged before a body is read, by both ways.
+  server {
+    listen unix:%(folder)s/heads.sock;
+    keepalive_timeout 0; chunked_transfer_encoding off; lingering_close always;
+    location / {
+      content_by_lua_block {
+        local heads = require "modelyard.heads"
+        local _, is_plain = heads.read({})
+        ngx.print("[", tostring(is_plain), ",", tostring(heads.is_plain_as_shown()), "]")
+      }
+    }
+  }
 }
 """
 
@@ -50,7 +61,7 @@ class Lua:
     """An nginx that answers what a function gives."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "lua.sock"
+        self._folder = folder
         conf = folder / "lua.conf"
         conf.write_text(CONF % {"folder": folder, "here": START.parent})
         environment = {"PATH": os.environ["PATH"], "MODELYARD_RUN": str(folder)}
@@ -64,27 +75,31 @@ class Lua:
     def ask(self, module: str, name: str, calls: list[list[Any]]) -> list[Any]:
         """What the function of the module gives for each of these argument lists: None, or all of its values; texts stand for bytes."""
         body = json.dumps({"module": module, "name": name, "calls": calls}, ensure_ascii=False).encode("latin-1")
-        told = self.send(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        assert told is not None
-        return told
+        answer = self._answer("lua.sock", b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert answer is not None
+        return list(json.loads(answer.decode("latin-1")))
 
-    def send(self, request: bytes) -> list[Any] | None:
-        """What is told to a request that is written like this; None where nginx itself, or the function, refuses it."""
+    def is_plain(self, request: bytes) -> tuple[bool, bool] | None:
+        """Whether the head of this request is plain by its places, and by its text; None where nginx itself refuses it."""
+        answer = self._answer("heads.sock", request)
+        return tuple(json.loads(answer)) if answer is not None else None
+
+    def _answer(self, name: str, request: bytes) -> bytes | None:
         with socket.socket(socket.AF_UNIX) as conn:
             conn.settimeout(STARTS_WITHIN_S)
-            conn.connect(str(self._path))
+            conn.connect(str(self._folder / name))
             conn.sendall(request)
             conn.shutdown(socket.SHUT_WR)
             read = b""
             while piece := conn.recv(1 << 20):
                 read += piece
         head, _, answer = read.partition(b"\r\n\r\n")
-        return list(json.loads(answer.decode("latin-1"))) if b" 200 " in head.partition(b"\r\n")[0] else None
+        return answer if b" 200 " in head.partition(b"\r\n")[0] else None
 
     def _listens(self) -> bool:
         """Whether it takes connections: the socket's name is there before it does."""
         with socket.socket(socket.AF_UNIX) as conn:
-            return conn.connect_ex(str(self._path)) == 0
+            return conn.connect_ex(str(self._folder / "heads.sock")) == 0
 
     def close(self) -> None:
         """End it."""

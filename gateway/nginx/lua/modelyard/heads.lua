@@ -15,36 +15,46 @@ local ALL = 0
 local LOWER_CASE = 0
 local OK = 0
 local CR, LF = 13, 10
-local LINE = "request"
+local END = "\r\n\r\n"
+local LINE, LENGTH = "request", "request_length"
 local LINE_FORM = [[\A\S+ /[!-~]* ]]
 local ODD = [[\A(?!\S+ /[!-~]* )|(?<!\r)\n(?![ \t\r])]]
 
 local is_cut, problem = ffi.new("int[1]"), ffi.new("char *[1]")
-local line_at, line_size, lower_line = ffi.new("char *[1]"), ffi.new("size_t[1]"), ffi.new("char[?]", #LINE)
+local told_at, told_size, scratch = ffi.new("char *[1]"), ffi.new("size_t[1]"), ffi.new("char[?]", #LENGTH)
 
 -- Whether the head is in origin form, in visible ASCII, its lines ended by CRLF, going by the text that the server shows of it: with LF in the place
 -- of blanks before the end of a line.
 function _M.is_plain_as_shown()
-  return ngx.re.find(ngx.req.raw_header(), ODD, "jo") == nil
+  local head = ngx.req.raw_header()
+  return head:sub(-#END) == END and ngx.re.find(head, ODD, "jo") == nil
+end
+
+-- The place and the size of what the server's variable says.
+local function variable(request, name)
+  assert(C.ngx_http_lua_ffi_var_get(request, name, #name, scratch, 0, told_at, told_size, problem) == OK)
+  return cast(bytes_t, told_at[0]), tonumber(told_size[0])
 end
 
 -- The place of the request line and its length, where it is in that form and CRLF ends it; else nil.
 local function plain_line(request)
-  if C.ngx_http_lua_ffi_var_get(request, LINE, #LINE, lower_line, 0, line_at, line_size, problem) ~= OK then
-    return nil
-  end
-  local line, size = cast(bytes_t, line_at[0]), tonumber(line_size[0])
+  local line, size = variable(request, LINE)
   if size == 0 or line[size] ~= CR or line[size + 1] ~= LF or not ngx.re.find(text_at(line, size), LINE_FORM, "jo") then
     return nil
   end
   return line, size
 end
 
+-- Whether the head is so long: what follows it may look like its end.
+local function is_long(request, bytes)
+  return tonumber(text_at(variable(request, LENGTH))) == bytes
+end
+
 -- The request's fields, all of them, by their names in lower case, a list of values where a name came more than once; whether the head is seen to be
 -- plain by where its parts lie; and the names that do not pass, nil for none.
 --
--- It is where each field begins behind the CRLF of the line before: the name, a colon, at most one blank, the value. No line that the server left out,
--- and no other end of a line, has room there. A copy of the head, and a search through it, cost more than all else of the access phase.
+-- It is where each field begins behind the CRLF of the line before: the name, a colon, at most one blank, the value; and the head ends two CRLF behind
+-- the last of them. No line that the server left out, and no other end of a line, has room there. Called before the body is read. A copy of the head, and a search through it, cost more than all else of the access phase.
 function _M.read(passes)
   local request = get_request()
   local count = C.ngx_http_lua_ffi_req_get_headers_count(request, ALL, is_cut)
@@ -77,7 +87,7 @@ function _M.read(passes)
       fields[key] = { known, text }
     end
   end
-  return fields, is_plain and line[ends + 2] == CR, held
+  return fields, is_plain and line[ends + 2] == CR and is_long(request, ends + 4), held
 end
 
 return _M
