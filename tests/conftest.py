@@ -11,11 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from parts import engine, kafka, nginx, postgres, postgres_container, registry
 from parts.model_modules import imported as model_modules_of
 
 LEFT = pytest.StashKey[int]()
 PARTS = ("sandbox", "browser", "docker", "kafka", "postgres", "nginx", "vision", "slow")
+
+# How long an example takes tells how busy the machine is: no test fails for that.
+settings.register_profile("modelyard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("modelyard")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -77,7 +77,8 @@ def test_help_begins_with_two_examples(run: Run, name: str) -> None:
 
 def test_version_and_the_list_of_commands(run: Run) -> None:
     assert run("--version").stdout == f"modelyard {__version__}\n"
-    assert all(name.split()[0] in run().stdout for name in COMMANDS)
+    told = run().stdout
+    assert all(name.split()[0] in told for name in COMMANDS)
 
 
 @pytest.mark.parametrize(

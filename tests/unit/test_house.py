@@ -50,36 +50,35 @@ def test_a_module_keeps_the_rules(path: Path) -> None:
             assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
 
 
-def test_only_the_relay_publishes() -> None:
+@pytest.fixture(scope="module")
+def nodes() -> list[tuple[str, ast.AST]]:
+    """What calls, assigns and literals there are, each with its module."""
+    kinds = ast.Call | ast.Assign | ast.Constant
+    trees = ((str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in MODULES)
+    return [(name, node) for name, tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def test_only_the_relay_publishes(nodes: list[tuple[str, ast.AST]]) -> None:
     callers = {
-        str(path.relative_to(ROOT))
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "publish"
+        name for name, node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "publish"
     }
     assert callers == {"modelyard/store/outbox_relay.py"}
 
 
-def test_states_are_written_in_one_place_of_each_service() -> None:
+def test_states_are_written_in_one_place_of_each_service(nodes: list[tuple[str, ast.AST]]) -> None:
     writers = {
-        str(path.relative_to(ROOT))
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        name
+        for name, node in nodes
         if isinstance(node, ast.Assign) and any(isinstance(target, ast.Attribute) and target.attr == "state" for target in node.targets)
     }
     assert writers <= {"upload_service/repository.py", "upload_service/claims.py", "inference_service/repository.py"}
 
 
-def test_no_event_or_topic_is_named_outside_the_events() -> None:
+def test_no_event_or_topic_is_named_outside_the_events(nodes: list[tuple[str, ast.AST]]) -> None:
     from modelyard.domain.events import EVENTS, MODEL_EVENTS  # noqa: PLC0415 - the rule is about the text of the others
 
     words = {MODEL_EVENTS, *(event.wire_name for event in EVENTS)}
-    found = {
-        str(path.relative_to(ROOT))
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in words
-    }
+    found = {name for name, node in nodes if isinstance(node, ast.Constant) and node.value in words}
     assert found == {"modelyard/domain/events.py"}
 
 
