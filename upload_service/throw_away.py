@@ -199,6 +199,8 @@ class ThrowAway:
             "Labels": self._labels,
             "OpenStdin": True,
             "StdinOnce": True,  # its input ends with whoever talks to it
+            # A network namespace with a loopback, as ever, but the kernel's alone: what the engine adds to it takes as long as the rest of a start.
+            "NetworkDisabled": program.network == NOTHING,
             "HostConfig": {
                 "Mounts": [
                     {"Type": "volume", "Source": volume, "Target": path, "ReadOnly": path in program.kept}

@@ -1,5 +1,6 @@
 """What the builder of images promises beside what every builder does: the same bytes, nothing of the build in them, nothing left."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -22,9 +23,11 @@ from parts.engine import INLET
 from modelyard.domain.plan import Plan
 from modelyard.runtime.engine_names import BUILD, ROLE, YARD, code_image, environment_image, label
 from upload_service.base_image import look
+from upload_service.build_locks import BuildLocks
 from upload_service.builders import BuildError
 from upload_service.docker_builder import DockerBuilder
 from upload_service.docker_engine import DockerEngine
+from upload_service.throw_away import Program, ThrowAways
 
 pytestmark = pytest.mark.docker
 
@@ -254,8 +257,28 @@ def test_the_phases_are_closed_in_and_only_the_first_has_a_network(ground: Groun
         assert host["NetworkMode"] == ("host" if phase == "fetch" else "none")
         assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"], host["Binds"]) == (True, ["ALL"], False, None)
         assert "no-new-privileges" in host["SecurityOpt"]
+        assert found["Config"].get("NetworkDisabled", False) == (phase == "install")  # type: ignore[attr-defined]
         assert found["Config"]["User"] == user  # type: ignore[index]
         assert {mount["Type"] for mount in found["Mounts"]} == {"volume"}  # type: ignore[attr-defined]
+
+
+def test_what_runs_without_a_network_is_in_one_of_its_own_that_holds_nothing(ground: Ground, engine: DockerEngine, tmp_path: Path) -> None:
+    asks = (
+        "import os, socket\nprint(os.readlink('/proc/self/ns/net'), *sorted(name for _, name in socket.if_nameindex()))\n"
+        "for address in ('127.0.0.1', '10.0.0.1'):\n"
+        " try: socket.create_connection((address, 9), 1)\n"
+        " except OSError as error: print(error.errno)\n"
+    )
+    throw_aways = ThrowAways(engine, BuildLocks(tmp_path), yard(ground), DEADLINE_S)
+    try:
+        with throw_aways.made(ground.log) as parts:
+            outcome = parts.run(Program("python:3.11-slim-bookworm", ("python3", "-I", "-S", "-c", asks)), ground.log)
+    finally:
+        throw_aways.close()
+    (own, *interfaces), *errors = (line.split() for line in outcome.output.splitlines())
+    assert own != str(Path("/proc/self/ns/net").readlink())
+    assert interfaces == ["lo"]
+    assert errors == [[str(errno.ECONNREFUSED)], [str(errno.ENETUNREACH)]]
 
 
 def test_packages_that_find_no_room_in_memory_or_are_no_python_are_installed_all_the_same(ground: Ground, engine: DockerEngine) -> None:
