@@ -12,8 +12,22 @@ local _M = {}
 local counts = ngx.shared.counts
 local NO_SUCH_PROCESS = 3
 local ENTERING_S = 1
+local MOST_NAMED = 1000
 local ended, ended_at -- what was written last
-local pid, undirected, in_flight, directed -- this worker, and how the names of its counts begin
+local pid -- this worker
+local names, named = {}, 0 -- of its counts, by key and by instance: to make them costs each call more than to keep so many
+
+local function names_of(subject)
+  local found = names[subject]
+  if not found then
+    found = { undirected = pid .. " u " .. subject, in_flight = pid .. " f " .. subject, directed = pid .. " d " .. subject }
+    if named == MOST_NAMED then
+      names, named = {}, 0
+    end
+    names[subject], named = found, named + 1
+  end
+  return found
+end
 
 local function less(name, stays)
   local left = counts:incr(name, -1)
@@ -45,7 +59,6 @@ end
 -- and nothing may wait here but by turning: it is a matter of microseconds.
 function _M.begin()
   pid = tostring(ngx.worker.pid())
-  undirected, in_flight, directed = pid .. " u ", pid .. " f ", pid .. " d "
   while not counts:add("entering", pid, ENTERING_S) do
     ngx.update_time()
   end
@@ -72,25 +85,27 @@ end
 
 -- Counts a call in; it must come before the route is read.
 function _M.enter(key)
-  more(undirected .. key)
-  more(in_flight .. key)
+  local of_key = names_of(key)
+  more(of_key.undirected)
+  more(of_key.in_flight)
 end
 
 -- Notes that a call goes to this instance; `before` is the one that it was directed to, nil for none yet.
 function _M.direct(key, before, instance)
-  more(directed .. instance)
-  less(before and directed .. before or undirected .. key, true)
+  more(names_of(instance).directed)
+  less(before and names_of(before).directed or names_of(key).undirected, true)
 end
 
 -- Counts a call out, once for each `enter`. Its end is noted before it is taken off.
 function _M.leave(key, instance, known)
-  less(instance and directed .. instance or undirected .. key, known)
+  local of_key = names_of(key)
+  less(instance and names_of(instance).directed or of_key.undirected, known)
   local now = ngx.now()
   if known and (key ~= ended or now ~= ended_at) then -- many end within one tick of the clock
     counts:set("e " .. key, now)
     ended, ended_at = key, now
   end
-  less(in_flight .. key, known)
+  less(of_key.in_flight, known)
 end
 
 -- Forgets the counts of nothing; the runner's snapshots are the time for it.

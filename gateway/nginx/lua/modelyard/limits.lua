@@ -29,6 +29,17 @@ local function window_of(name, now)
   return found
 end
 
+-- The windows of a caller, for its credential and for its account; it keeps them for as long as they run.
+local function windows_of(principal, now)
+  local found = principal.windows
+  if not found or found.number ~= math.floor(now / WINDOW_S) then
+    local own = window_of("calls " .. principal.credential, now)
+    found = { number = own.number, own = own, account = window_of("calls-sum " .. principal.account_id, now) }
+    principal.windows = found
+  end
+  return found
+end
+
 local function weight(now)
   return 1 - now % WINDOW_S / WINDOW_S
 end
@@ -39,8 +50,7 @@ local function used(name, now)
 end
 
 -- Counts one call, unless it is one too many: what the window holds, or nil.
-local function take(name, amount, now)
-  local window = window_of(name, now)
+local function take(window, amount, now)
   local so_far = window.before * weight(now) + dict:incr(window.current, 1, 0, 2 * WINDOW_S)
   if so_far > amount then
     dict:incr(window.current, -1)
@@ -99,9 +109,8 @@ local function policy_of(name, amount)
   return found.text
 end
 
-local function counted(policy, amount, name, account)
-  local now = ngx.now()
-  local so_far = take(name, amount, now)
+local function counted(policy, amount, now, window, account)
+  local so_far = take(window, amount, now)
   local over = not so_far or (account and not take(account, amount * ACCOUNT_WORTH, now))
   local left = over and 0 or math.max(0, math.floor(amount - so_far))
   return policy_of(policy, amount), '"' .. policy .. '";r=' .. left .. ";t=" .. reset_s(now),
@@ -111,19 +120,20 @@ end
 -- Counts the call of a model: for its account, or for its address where the credential was not good, or there was none.
 -- The values of `RateLimit-Policy` and `RateLimit`, and the error of a call too many.
 function _M.count(call, principal)
-  local rules = trust.rules
+  local rules, now = trust.rules, ngx.now()
   if not principal then
     if call.credential ~= "" then
       recent:delete(call.credential)
       proven:delete(ngx.md5(call.credential))
     end
-    return counted("anonymous", rules.anonymous_per_minute, "anonymous " .. site(ngx.var.remote_addr))
+    return counted("anonymous", rules.anonymous_per_minute, now, window_of("anonymous " .. site(ngx.var.remote_addr), now))
   end
   if call.credential ~= "" and not call.is_proven and not recent:get(call.credential) then
     recent:set(call.credential, true, WINDOW_S)
     proven:set(ngx.md5(call.credential), true)
   end
-  return counted("calls", rules.calls_per_minute, "calls " .. principal.credential, "calls-sum " .. principal.account_id)
+  local of_caller = windows_of(principal, now)
+  return counted("calls", rules.calls_per_minute, now, of_caller.own, of_caller.account)
 end
 
 return _M
