@@ -170,6 +170,12 @@ def users_of(session: Session, model_id: str) -> list[str]:
     return list(session.scalars(select(ShareRow.username).where(ShareRow.model_id == model_id).order_by(ShareRow.username)))
 
 
+def shared_with(username: str) -> Select[str, str, str]:
+    """Id, owner and name of the models that are shared with this user, by owner and name."""
+    shares = select(ModelRow.id, ModelRow.owner, ModelRow.name).join(ShareRow, ShareRow.model_id == ModelRow.id)
+    return shares.where(ShareRow.username == username, ModelRow.owner != username).order_by(ModelRow.owner, ModelRow.name)
+
+
 def share(session: Session, model: ModelRow, *, public: bool, users: Iterable[str], now: float) -> None:
     """Let these call the model, and nobody else beside its owner and administrators; the model's row is held."""
     session.execute(delete(ShareRow).where(ShareRow.model_id == model.id))

@@ -11,6 +11,7 @@ from test_pages import Outline
 
 from modelyard.domain.ids import new_id
 from modelyard.domain.states import InstanceState, VersionState
+from modelyard.domain.weights import ENTRIES
 from modelyard.store.tables import VersionRow
 from upload_service import repository
 from upload_service.builders import BuildError
@@ -62,7 +63,10 @@ def test_a_member_sees_their_own_models_and_an_administrator_everybodys(stage, m
     assert names(shown(mia, "/")) == ["mia/fruit"]
     assert names(shown(owner, "/")) == ["ada/bread", "ada/fruit", "mia/fruit"]
     assert names(shown(owner, "/", owner="ada")) == ["ada/bread", "ada/fruit"]
-    assert names(shown(owner, "/", owner="nobody")) == []
+    nobodys = shown(owner, "/", owner="nobody")
+    assert names(nobodys) == []
+    assert "No models of nobody" in nobodys
+    assert 'see <a href="/">everybody' in nobodys
     hidden, missing = (mia.get("/", params={"owner": each}, headers=PAGE) for each in ("ada", "nobody"))
     assert (hidden.status_code, hidden.text) == (404, missing.text)
 
@@ -72,6 +76,26 @@ def test_without_models_the_page_leads_to_the_upload(mia):
     page = shown(mia, "/")
     assert "No models yet" in page
     assert 'href="/upload">Upload model</a>' in page
+
+
+def test_what_is_shared_with_a_user_is_listed_once_it_serves_and_for_them_alone(stage, mia):
+    stage.upload("fruit", owner="mia")
+    stage.http.put("/models/mia/fruit/access", json={"public": False, "users": ["bob", "mia"]})
+    bob, eve = (stage.client(cookie=stage.cookie(each)) for each in ("bob", "eve"))
+    assert "Shared with you" not in shown(bob, "/")
+    stage.step("builds")
+    page = re.sub(r"<wbr>", "", shown(bob, "/"))
+    assert 'href="/open/mia/fruit"' in page
+    assert f"{ORIGIN}/m/mia/fruit/" in page
+    assert "No models yet" in page
+    assert "Shared with you" not in shown(eve, "/") + shown(mia, "/") + shown(stage.client(cookie=stage.cookie("owner")), "/")
+
+
+@pytest.mark.leaves_nothing
+def test_an_administrator_is_told_how_the_built_in_models_come(mia, owner):
+    for entry in ENTRIES:
+        assert f"modelyard models pull {entry}" in shown(owner, "/")
+        assert f"modelyard models pull {entry}" not in shown(mia, "/")
 
 
 def test_a_row_tells_state_version_and_url_in_words(stage, mia):
@@ -112,7 +136,13 @@ def test_every_state_has_a_word_of_its_kind():
 def test_the_page_of_a_model_tells_how_it_is_called(stage, mia):
     stage.ready("fruit", owner="mia")
     page = shown(mia, MODEL)
-    for told_ in (f"{ORIGIN}/m/mia/fruit/", "Bearer $(modelyard token)", "modelyard.Client(", "requests.post(", "await fetch("):
+    for told_ in (
+        f"{ORIGIN}/m/mia/fruit/",
+        "Bearer ${MODELYARD_TOKEN:-$(modelyard token)}",
+        "modelyard.Client(",
+        "requests.post(",
+        "await fetch(",
+    ):
         assert html.escape(told_) in page
     outline = Outline(page)
     radios = [each for each in outline.all("input") if each.get("type") == "radio"]
@@ -135,10 +165,16 @@ def test_the_python_that_the_page_shows_is_python(stage, mia):
         assert "hello" in sample
 
 
-def test_a_model_that_was_never_ready_is_not_called(stage, mia):
+def test_a_model_that_waits_leads_to_its_build(stage, mia):
+    build_id = stage.upload("fruit", owner="mia").json()["build_id"]
+    assert f'<a href="/upload/{build_id}">Watch its build</a>' in shown(mia, MODEL)
+
+
+def test_a_model_that_was_never_ready_is_not_called_and_leads_to_what_helps(stage, mia):
     fail(stage)
     page = shown(mia, MODEL)
     assert "no version is ready" in page
+    assert 'Read its log. Then <a href="/upload?username=mia&amp;model_name=fruit">upload it again</a>' in page
     assert "curl -X POST" not in page
     assert "The app ended while it started." in page
     assert 'class="state wrong">Build failed<' in page

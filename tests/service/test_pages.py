@@ -194,7 +194,7 @@ def test_the_form_without_scripts_goes_on_to_the_build(house):
     assert "http-equiv" not in ready
     assert "http://localhost:8080/m/testuser/test-model/" in ready
     assert "curl -X POST http://localhost:8080/m/testuser/test-model/predict" in ready
-    assert "Bearer $(modelyard token)" in ready
+    assert "Bearer ${MODELYARD_TOKEN:-$(modelyard token)}" in ready
 
 
 def test_a_running_build_shows_its_step_and_every_line_once(house):
@@ -229,6 +229,7 @@ def test_a_failed_build_shows_reason_mend_and_the_last_lines(house):
     for told in (FAILURE.code, FAILURE.message, FAILURE.mend, *lines[-20:]):
         assert told in text
     assert "/upload?username=testuser&amp;model_name=test-model" in text
+    assert 'href="/console/testuser/test-model"' in text
     assert "curl -X POST" not in text
 
 

@@ -51,13 +51,15 @@ def test_from_the_form_to_a_call_that_answers(site, page):
     page.get_by_role("button", name="Copy the curl command").click()
     expect(page.get_by_role("button", name="Copy the curl command")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
-    answer = _run_in_shell(copied, site.running.data)
-    assert '"Processed: hello"' in answer
+    commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    token = (site.running.data / "owner.token").read_text().strip()
+    # Beside the data as the owner, and elsewhere with a key and no command of ours.
+    for environment in ({"PATH": commands, "MODELYARD_DATA": str(site.running.data)}, {"PATH": "/usr/bin:/bin", "MODELYARD_TOKEN": token}):
+        assert '"Processed: hello"' in _run_in_shell(copied, environment)
 
 
-def _run_in_shell(command: str, data: Path) -> str:
+def _run_in_shell(command: str, environment: dict[str, str]) -> str:
     """Run what a page offers to copy, word for word."""
-    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "MODELYARD_DATA": str(data)}
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -187,7 +189,7 @@ def test_without_scripts_the_form_leads_to_a_ready_model(site):
 
 def test_the_keyboard_alone_is_enough(page):
     def tab_to(name: str) -> None:
-        for _ in range(30):
+        for _ in range(60):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()") == name:
                 assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
@@ -214,4 +216,10 @@ def test_the_keyboard_alone_is_enough(page):
     tab_to("Copy")
     page.keyboard.press("Enter")
     expect(page.locator("#live")).to_have_text("Copied")
-    tab_to("log")
+    tab_to("To the model")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Delete this model")).to_be_visible()
+    tab_to("name")
+    page.keyboard.type("by-keyboard")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The model is deleted.")).to_be_visible()

@@ -14,7 +14,10 @@ from modelyard.store.database import Database
 from modelyard.store.tables import ModelRow, VersionRow
 from modelyard.web.access import Principal, authorize
 from upload_service import views
-from upload_service.repository import newest_versions
+from upload_service.repository import newest_versions, shared_with
+
+MOST_SHARED = 200
+"""Models of others that the start page lists; all that are shared can be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,12 @@ class Listings:
             models = [_listed(session, model, version) for model, version in found[:limit]]
         last = models[-1] if len(found) > limit else None
         return Listing(models, f"{last.owner}/{last.name}" if last else "")
+
+    def shared(self, caller: Principal) -> list[str]:
+        """The models of others, as `owner/name`, that the caller may call since they are shared with them, and that serve."""
+        with self._database.read() as session:
+            found = session.execute(shared_with(caller.username).limit(MOST_SHARED)).all()
+            return [f"{owner}/{name}" for model_id, owner, name in found if catalog.serving_version_id(session, model_id)]
 
     def built_in(self) -> list[Entry]:
         """The models of our own that serve, which everybody may call."""

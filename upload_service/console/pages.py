@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from modelyard.domain.errors import Invalid, ModelyardError
 from modelyard.domain.ids import PLATFORM, RULE, is_name
 from modelyard.domain.states import InstanceState, VersionState
+from modelyard.domain.weights import ENTRIES
 from modelyard.web.access import Acting, Action, Caller, requires
 from modelyard.web.forms import Form, Typed, attempt
 from modelyard.web.pages import Pages
@@ -33,7 +34,9 @@ def _start_page(router: APIRouter, listings: Listings, shown: Pages) -> None:
         """The caller's models; an administrator's page lists everybody's, or those of one owner."""
         chosen = owner.strip()
         values = {"listing": listings.of(caller, chosen, after, PAGE_SIZE), "told": told, "owner": chosen, "after": after}
-        values |= {"built_in": listings.built_in(), "platform": PLATFORM}
+        built_in = listings.built_in()
+        values |= {"built_in": built_in, "absent": [entry for entry in ENTRIES.values() if entry not in built_in], "platform": PLATFORM}
+        values |= {"shared": [] if after or caller.sees is None else listings.shared(caller)}
         more = {"deleted": bool(deleted), "sees_all": caller.sees is None, "origin": _origin(request)}
         return shown.render(request, "models.html", values | more)
 
