@@ -137,7 +137,7 @@ function tellCalls() {
   };
   put("#call-curl", [
     `curl ${local ? origin + path : `"$MODELYARD_SERVER${path}"`} \\`,
-    '  -H "Authorization: Bearer $(modelyard token)" \\',
+    '  -H "Authorization: Bearer ${MODELYARD_TOKEN:-$(modelyard token)}" \\',
     `  -F file=@photo.jpg${labels ? ` \\\n  -F labels=${shell(own)}` : ""}${asks ? ` \\\n  -F prompt_template=${shell(asks)}` : ""}`,
   ].join("\n"));
   put("#call-python", `import os
