@@ -1,5 +1,6 @@
 """The page on settings names every setting with its default, and nothing else."""
 
+import os
 import re
 from pathlib import Path
 
@@ -15,8 +16,8 @@ OF_THIS_MACHINE = {"data", "build.index_url", "build.ca_bundle"}
 @pytest.fixture
 def defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Every setting's value where nothing is said."""
-    for variable in ("PORT", "HOST", "SERVER", "TOKEN", "OWNER", "DATA"):
-        monkeypatch.delenv(f"MODELYARD_{variable}", raising=False)
+    for variable in [each for each in os.environ if each.startswith("MODELYARD_")]:
+        monkeypatch.delenv(variable)
     return {each.name: each.value for each in explain(load_settings(tmp_path)) if each.source in {"default", "flag"} or each.name == "data"}
 
 
