@@ -6,13 +6,15 @@ after them a mark and the environment, a tar of the folder `env`, which goes out
 """
 
 import gc
+import importlib.util
 import json
+import marshal
 import os
-import py_compile
 import shutil
 import subprocess
 import sys
 import tarfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
@@ -29,11 +31,9 @@ SCRATCH = Path("/tmp")  # noqa: S108 - a file system of the container's own
 _ABSENT = ("not found in the cache", "network was disabled", "network connectivity is disabled", "read-only file system")
 INTERPRETERS, SDISTS = "interpreter-", "sdists-"
 """How the folders of the cache are called that uv writes into whatever it does."""
-FULL = b"os error 28"
 WORKERS = 2
 GROUP_BYTES = 200_000
 """So much source is compiled by one process: long beside its start, short beside the whole."""
-PIECE_BYTES = 256 * 1024
 MARK = b"\0"
 """Parts the lines from what follows them."""
 
@@ -52,7 +52,7 @@ def run(words: list[str], *, else_fails: bool = True) -> bool:
             tell(line)
     status, text = process.wait(), b"".join(printed)
     if not else_fails:
-        if status and FULL in text:
+        if status and b"os error 28" in text:
             return False
         tell(text)
     if status:
@@ -199,6 +199,7 @@ class Compiling:
 def _lead(groups: list[list[str]], progress: int, root: Path) -> None:
     """Have some processes compile one group each at a time, and tell each group that is done; never returns."""
     gc.disable()
+    warnings.simplefilter("ignore")  # of what nobody here wrote
     waiting, running = list(enumerate(groups))[::-1], dict[int, int]()
     try:
         while waiting or running:
@@ -218,12 +219,17 @@ def _lead(groups: list[list[str]], progress: int, root: Path) -> None:
 
 def _compile(group: list[str], root: Path) -> None:
     """Compile some files; never returns."""
-    hashed = py_compile.PycInvalidationMode.UNCHECKED_HASH  # bytecode of this kind has no time of its source in it
     try:
         for path in group:
             try:
-                py_compile.compile(path, dfile=path.removeprefix(str(root)), doraise=True, invalidation_mode=hashed)
-            except py_compile.PyCompileError:  # some packages bring templates, and code for other Pythons
+                write_bytecode(path, path.removeprefix(str(root)))
+            except (
+                SyntaxError,
+                ValueError,
+                OverflowError,
+                RecursionError,
+                MemoryError,
+            ):  # some packages bring templates, and code for other Pythons
                 continue
     except BaseException as error:  # noqa: BLE001 - this process is a copy of one that must not go on twice
         os.write(2, f"cannot compile {path}: {error}\n".encode("utf-8", "replace"))
@@ -231,10 +237,25 @@ def _compile(group: list[str], root: Path) -> None:
     os._exit(0)
 
 
+def write_bytecode(path: str, named: str) -> None:
+    """Compile a file to bytecode that has no time of its source in it: an "unchecked hash-based pyc" (PEP 552).
+
+    Args:
+        named: What tracebacks call it.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123 - a thousand files
+        source = file.read()
+    code = compile(source, named, "exec", dont_inherit=True)
+    into = importlib.util.cache_from_source(path)
+    os.makedirs(os.path.dirname(into), exist_ok=True)  # noqa: PTH103, PTH120 - as above
+    with open(into, "wb") as file:  # noqa: PTH123 - as above
+        file.write(importlib.util.MAGIC_NUMBER + b"\1\0\0\0" + importlib.util.source_hash(source) + marshal.dumps(code))
+
+
 def send(root: Path, folder: str, compiling: Compiling) -> None:
     """Print a tar of the folder, sorted by the parts of the names; its end says that it is whole."""
     sys.stdout.buffer.write(MARK)
-    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", bufsize=PIECE_BYTES, format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", bufsize=256 * 1024, format=tarfile.GNU_FORMAT) as tar:
         for name in _listed(root, folder, compiling):
             path = root / name
             found = path.lstat()

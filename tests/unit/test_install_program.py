@@ -42,6 +42,7 @@ def root(tmp_path: Path) -> Path:
             )
         (package.parent / "__init__.py").write_text("")
     (lib / "template.py").write_text("{{ name }} = class\n")
+    (lib / "warns.py").write_text("FOUND = 1 is 1\n")
     (lib / "bytes.py").write_bytes(b"WORD = '\xff'\n")
     deep = lib / ("a-long-name-" * 12)
     deep.mkdir()
@@ -101,14 +102,17 @@ def test_every_module_that_is_python_comes_with_its_bytecode_and_the_names_of_th
 
 
 def test_a_process_that_dies_while_it_compiles_fails_the_whole(root: Path) -> None:
-    dies = "import os\nimport py_compile\npy_compile.compile = lambda *words, **more: os.kill(os.getpid(), 9)\n"
+    dies = "import os\nimport install_program\ninstall_program.write_bytecode = lambda *words: os.kill(os.getpid(), 9)\n"
     told = asked(dies + SENDS, str(root), "500")
     assert told.returncode == install_program.FAILED
     assert not told.stdout.endswith(bytes(2 * tarfile.BLOCKSIZE)), "its end would say that it is whole"
 
 
 def test_a_disk_that_is_full_while_it_compiles_is_told(root: Path) -> None:
-    full = "import errno\nimport py_compile\ndef write(*words, **more):\n    raise OSError(errno.ENOSPC, 'No space left on device')\npy_compile.compile = write\n"
+    full = (
+        "import errno\nimport install_program\ndef write(*words):\n    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "install_program.write_bytecode = write\n"
+    )
     told = asked(full + SENDS, str(root), "500")
     assert (told.returncode, b"No space left on device" in told.stderr) == (install_program.FAILED, True)
 
