@@ -177,8 +177,9 @@ def _socket(data: Path) -> Path:
     volume = tomllib.loads((data / "settings.toml").read_text())["docker"]["sockets_volume"]
     asked = ["docker", "volume", "inspect", "--format", "{{.Mountpoint}}", volume]
     place = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
-    (socket,) = place.rglob(SOCKET)
-    return socket
+    # That of the trial start goes a moment after the version is ready.
+    wait_until(lambda: len([*place.rglob(SOCKET)]) == 1, "one instance alone has a way in")
+    return next(place.rglob(SOCKET))
 
 
 def _containers(data: Path) -> list[int]:
