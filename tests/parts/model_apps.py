@@ -14,6 +14,7 @@ import httpx2
 from parts.checkpoints import APPS, TOOLS
 
 from modelyard.domain.weights import ENTRIES
+from modelyard.runtime.command import KEEP_ALIVE_S
 from modelyard.weights.folder import WeightsFolder
 from modelyard.weights.pull import Wanted, pull
 
@@ -67,6 +68,8 @@ def running(name: str, weights: Path, variables: Mapping[str, str] | None = None
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         number = listener.fileno()
         words = [python, "-m", "uvicorn", "app:app", "--fd", str(number), "--log-level", "warning"]
+        # As our own runtimes have it: with its default of five seconds it hangs up as a client's next call comes.
+        words += ["--timeout-keep-alive", str(KEEP_ALIVE_S)]
         process = subprocess.Popen(words, cwd=APPS / name, env=told, stdout=log, stderr=log, pass_fds=[number])
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.close()
