@@ -89,15 +89,22 @@ def ids(engine: DockerEngine, ground: Ground, reference: str, version_id: str = 
     return (environment["Id"], code["Id"], *code["RootFS"]["Layers"])
 
 
+def remove_caches(engine: DockerEngine, ground: Ground) -> None:
+    """Remove what may lie in the engine between two builds."""
+    assert ground.is_clean()
+    # An engine lets go of a container's volumes a moment after it has listed that container for the last time: this waits for that.
+    ground.builder.empty_cache()
+    for each in engine.volumes([label(YARD, yard(ground))]):
+        engine.remove_volume(each["Name"])
+
+
 def test_the_same_lock_and_code_are_the_same_image_with_every_cache_removed(ground: Ground, engine: DockerEngine) -> None:
     told = plan("greeting==2.0")
     first = ids(engine, ground, made(ground, told))
     ground.builder.remove_code("v1")
     for reference in ground.builder.references():
         ground.builder.remove(reference)
-    assert ground.is_clean()
-    for each in engine.volumes([label(YARD, yard(ground))]):
-        engine.remove_volume(each["Name"])
+    remove_caches(engine, ground)
     ground.log = Lines()
 
     assert ids(engine, ground, made(ground, told)) == first
@@ -244,9 +251,7 @@ def test_the_phases_are_closed_in_and_only_the_first_has_a_network(ground: Groun
                 if found and found["Config"]["Cmd"][4] in {"fetch", "install"}:  # what asked the base image may still be there
                     seen[found["Config"]["Cmd"][4]] = dict(found)
 
-    assert ground.is_clean()
-    for each in engine.volumes([label(YARD, yard(ground))]):
-        engine.remove_volume(each["Name"])
+    remove_caches(engine, ground)
     ground.log = Looking()
     made(ground, plan("greeting==1.0"))
 
