@@ -85,6 +85,11 @@ class BuildError(Exception):
         self.mend = mend
 
 
+def tool_timeout(timeout_s: float) -> BuildError:
+    """The error of a tool that ran longer than any may."""
+    return BuildError("tool_timeout", f"A step took longer than {timeout_s:.0f} s.", "Raise the setting build.step_timeout_s.")
+
+
 def disk_full() -> BuildError:
     """The end of a build that found no room."""
     return BuildError("disk_full", "The disk is full.", "Delete models that are not needed, then upload again.")

@@ -14,7 +14,7 @@ def main() -> None:
     for path in Path(listed).read_text(encoding="utf-8", errors="surrogateescape").split("\0")[:-1]:
         try:
             py_compile.compile(path, dfile=seen_as + path.removeprefix(root), doraise=True)
-        except (py_compile.PyCompileError, RecursionError, FileExistsError):
+        except (py_compile.PyCompileError, FileExistsError):
             continue
 
 

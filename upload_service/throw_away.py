@@ -17,7 +17,7 @@ from modelyard.runtime import engine_names
 from modelyard.runtime.arguments import OPEN_FILES, SANDBOX_UID
 from modelyard.runtime.engine import EngineAway
 from upload_service.build_locks import BuildLocks
-from upload_service.builders import BuildError, Log
+from upload_service.builders import Log, tool_timeout
 from upload_service.engine import BuildEngine, Conversation, EngineRefusedError, Json
 from upload_service.install_program import MARK
 from upload_service.tools import CHECK_EVERY_S, Lines, Outcome
@@ -114,9 +114,7 @@ class Running:
         while True:
             log.check()
             if time.monotonic() > deadline:
-                raise BuildError(
-                    "tool_timeout", f"A step took longer than {self._timeout_s:.0f} s.", "Raise the setting build.step_timeout_s."
-                )
+                raise tool_timeout(self._timeout_s)
             with suppress(queue.Empty):
                 piece = arrived.get(timeout=CHECK_EVERY_S)
                 if piece is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.domain.plan import MIB
-from upload_service.builders import BuildError, Log
+from upload_service.builders import Log, tool_timeout
 
 TOOL = Path(__file__).with_name("tool.py")
 CHECK_EVERY_S = 0.2
@@ -78,9 +78,7 @@ class Tools:
             while True:
                 log.check()
                 if time.monotonic() > deadline:
-                    raise BuildError(
-                        "tool_timeout", f"A step took longer than {self._timeout_s:.0f} s.", "Raise the setting build.step_timeout_s."
-                    )
+                    raise tool_timeout(self._timeout_s)
                 if not selector.select(CHECK_EVERY_S):
                     continue
                 chunk = os.read(out.fileno(), 65536)

@@ -24,7 +24,7 @@ local is_cut, problem = ffi.new("int[1]"), ffi.new("char *[1]")
 local told_at, told_size, scratch = ffi.new("char *[1]"), ffi.new("size_t[1]"), ffi.new("char[?]", #LENGTH)
 
 -- Whether the head is in origin form, in visible ASCII, its lines ended by CRLF, going by the text that the server shows of it: with LF in the place
--- of blanks before the end of a line.
+-- of blanks before the end of a line, so that its very end alone tells LF CRLF from a blank before CRLF.
 function _M.is_plain_as_shown()
   local head = ngx.req.raw_header()
   return head:sub(-#END) == END and ngx.re.find(head, ODD, "jo") == nil
@@ -54,7 +54,8 @@ end
 -- plain by where its parts lie; and the names that do not pass, nil for none.
 --
 -- It is where each field begins behind the CRLF of the line before: the name, a colon, at most one blank, the value; and the head ends two CRLF behind
--- the last of them. No line that the server left out, and no other end of a line, has room there. Called before the body is read. A copy of the head, and a search through it, cost more than all else of the access phase.
+-- the last of them. No line that the server left out, and no other end of a line, has room there. Called before the body is read: the length that the
+-- server tells grows with it. A copy of the head, and a search through it, cost more than all else of the access phase.
 function _M.read(passes)
   local request = get_request()
   local count = C.ngx_http_lua_ffi_req_get_headers_count(request, ALL, is_cut)
